@@ -1,0 +1,201 @@
+//! bf16 products on the matrix tiles of Sapphire Rapids and later.
+//!
+//! Eight tile registers hold 16 rows of 64 bytes each: four for 32 x 32 sums, two for A, two for B. Stable
+//! Rust has no intrinsics for them, so the loop is written in assembly.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use tiles::{is_available, multiply_block};
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub(crate) use absent::{is_available, multiply_block};
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+mod absent {
+    use crate::matmul::Block;
+
+    pub(crate) fn is_available() -> bool {
+        false
+    }
+
+    /// # Safety
+    /// Never called: nothing makes an `Isa::Amx` here.
+    pub(crate) unsafe fn multiply_block(_: &Block<'_>, _: *mut f32, _: usize, _: bool) {
+        unreachable!("no tiles on this platform")
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use std::sync::OnceLock;
+
+    use crate::matmul::Block;
+
+    /// Whether the processor has bf16 tiles and the system lets this process use them.
+    pub(crate) fn is_available() -> bool {
+        static AVAILABLE: OnceLock<bool> = OnceLock::new();
+        *AVAILABLE.get_or_init(|| {
+            const TILE_BF16: u32 = 1 << 22;
+            const TILE: u32 = 1 << 24;
+            const SAVED_BY_SYSTEM: u32 = 1 << 27;
+            const TILE_STATE: u32 = 0b11 << 17;
+            #[allow(unused_unsafe, reason = "safe in newer compilers")]
+            // SAFETY: every x86-64 processor has this instruction.
+            let (max, flags, features) = unsafe { (__cpuid(0).eax, __cpuid(1).ecx, __cpuid_count(7, 0).edx) };
+            if max < 7 || flags & SAVED_BY_SYSTEM == 0 || features & TILE_BF16 == 0 || features & TILE == 0 {
+                return false;
+            }
+            let enabled: u32;
+            // SAFETY: the flag above says that the instruction is there; it only reads a register.
+            unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
+            enabled & TILE_STATE == TILE_STATE && ask_for_tiles()
+        })
+    }
+
+    /// Linux gives the 8 KiB of tile state to those who ask: `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)`.
+    fn ask_for_tiles() -> bool {
+        const ARCH_PRCTL: i64 = 158;
+        const REQUEST_PERMISSION: u64 = 0x1023;
+        const TILE_DATA: u64 = 18;
+        let result: i64;
+        // SAFETY: the call takes two numbers and touches no memory of ours.
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") ARCH_PRCTL => result,
+                in("rdi") REQUEST_PERMISSION,
+                in("rsi") TILE_DATA,
+                out("rcx") _,
+                out("r11") _,
+                options(nostack),
+            );
+        }
+        result == 0
+    }
+
+    /// Eight registers of 16 rows by 64 bytes.
+    #[repr(C, align(64))]
+    struct Config {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        bytes_per_row: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    static CONFIG: Config = Config {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        bytes_per_row: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+
+    const SIDE: usize = 32;
+
+    /// See [`crate::matmul::multiply_block`]; A is padded to whole tiles of 32 rows.
+    ///
+    /// # Safety
+    /// The tiles must be available, A and B as long as their sizes say, and C writable.
+    pub(crate) unsafe fn multiply_block(block: &Block<'_>, c: *mut f32, stride: usize, accumulate: bool) {
+        // SAFETY: by the caller's promise; the configuration is a valid one.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
+            for row in (0..block.rows).step_by(SIDE) {
+                let a = block.a.as_ptr().add(row * block.groups * 16);
+                for col in (0..block.cols).step_by(SIDE) {
+                    let b = block.b.as_ptr().add(col / SIDE * block.panel_stride);
+                    let (height, width) = (SIDE.min(block.rows - row), SIDE.min(block.cols - col));
+                    let target = c.add(row * stride + col);
+                    if height == SIDE && width == SIDE {
+                        square(a, b, block.groups, target, stride, accumulate);
+                        continue;
+                    }
+                    let mut edge = [0.0_f32; SIDE * SIDE];
+                    if accumulate {
+                        for i in 0..height {
+                            for j in 0..width {
+                                edge[i * SIDE + j] = *target.add(i * stride + j);
+                            }
+                        }
+                    }
+                    square(a, b, block.groups, edge.as_mut_ptr(), SIDE, accumulate);
+                    for i in 0..height {
+                        for j in 0..width {
+                            *target.add(i * stride + j) = edge[i * SIDE + j];
+                        }
+                    }
+                }
+            }
+            // Back to the initial state, which costs nothing to save at a change of context.
+            asm!("tilerelease", options(nostack, nomem));
+        }
+    }
+
+    /// 32 rows of A with 32 columns of B.
+    ///
+    /// # Safety
+    /// The tiles must be configured; `a` and `b` must hold `groups` groups, `c` 32 rows of 32 values.
+    unsafe fn square(
+        a: *const u32,
+        b: *const u32,
+        groups: usize,
+        c: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
+        let lower = c.wrapping_add(16 * stride);
+        let stride = 4 * stride;
+        // SAFETY: by the caller's promise. The compiler uses no tile registers, so none are clobbered.
+        unsafe {
+            if accumulate {
+                asm!(
+                    "tileloadd tmm0, [{upper} + {stride}]",
+                    "tileloadd tmm1, [{upper} + {stride} + 64]",
+                    "tileloadd tmm2, [{lower} + {stride}]",
+                    "tileloadd tmm3, [{lower} + {stride} + 64]",
+                    upper = in(reg) c, lower = in(reg) lower, stride = in(reg) stride,
+                    options(nostack, readonly),
+                );
+            } else {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack, nomem)
+                );
+            }
+            asm!(
+                "test {groups}, {groups}",
+                "jz 3f",
+                "2:",
+                "tileloadd tmm6, [{b} + {b_stride}]",
+                "tileloadd tmm4, [{a} + {a_stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_stride} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {a_stride} + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a}, 2048",
+                "add {b}, 2048",
+                "dec {groups}",
+                "jnz 2b",
+                "3:",
+                a = inout(reg) a => _, b = inout(reg) b => _, groups = inout(reg) groups => _,
+                a_stride = in(reg) 64_usize, b_stride = in(reg) 128_usize,
+                options(nostack, readonly),
+            );
+            asm!(
+                "tilestored [{upper} + {stride}], tmm0",
+                "tilestored [{upper} + {stride} + 64], tmm1",
+                "tilestored [{lower} + {stride}], tmm2",
+                "tilestored [{lower} + {stride} + 64], tmm3",
+                upper = in(reg) c, lower = in(reg) lower, stride = in(reg) stride,
+                options(nostack),
+            );
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Attention and its gradients against the definition in f64.
+
+use half::bf16;
+
+use super::*;
+use crate::matmul::Values;
+use crate::ops::attention;
+use crate::tensor::Arena;
+use crate::testing::random;
+use crate::{Cpu, Element, Isa};
+
+struct Case {
+    heads: Heads,
+    rows: usize,
+    seq: usize,
+    starts: Vec<u32>,
+    qkv: Vec<f32>,
+    dout: Vec<f32>,
+}
+
+impl Case {
+    fn new(heads: Heads, rows: usize, seq: usize) -> Self {
+        // Documents of growing length in each row.
+        let starts = (0..rows * seq).map(|i| {
+            let (position, mut start, mut len) = (i % seq, 0, 3 + i / seq);
+            while position >= start + len {
+                start += len;
+                len *= 2;
+            }
+            start as u32
+        });
+        let round = |x: Vec<f32>| x.into_iter().map(|x| bf16::from_f32(2.0 * x).to_f32()).collect::<Vec<_>>();
+        Self {
+            heads,
+            rows,
+            seq,
+            starts: starts.collect(),
+            qkv: round(random(rows * seq * heads.qkv_cols(), 7)),
+            dout: round(random(rows * seq * heads.query * heads.dim, 8)),
+        }
+    }
+
+    /// Output, and gradient of queries, keys and values, as the equations say.
+    fn reference(&self) -> (Vec<f64>, Vec<f64>) {
+        let Heads { query, kv, dim } = self.heads;
+        let cols = self.heads.qkv_cols();
+        let mut out = vec![0.0; self.rows * self.seq * query * dim];
+        let mut dqkv = vec![0.0; self.qkv.len()];
+        for token in 0..self.rows * self.seq {
+            let row_start = token / self.seq * self.seq;
+            let first = row_start + self.starts[token] as usize;
+            for head in 0..query {
+                let q = token * cols + head * dim;
+                let k = |j: usize| j * cols + (query + head / (query / kv)) * dim;
+                let v = |j: usize| k(j) + kv * dim;
+                let at = |i: usize| f64::from(self.qkv[i]);
+                let scale = (dim as f64).sqrt().recip();
+                let scores: Vec<f64> = (first..=token)
+                    .map(|j| scale * (0..dim).map(|c| at(q + c) * at(k(j) + c)).sum::<f64>())
+                    .collect();
+                let largest = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+                let total: f64 = scores.iter().map(|x| (x - largest).exp()).sum();
+                let p: Vec<f64> = scores.iter().map(|x| (x - largest).exp() / total).collect();
+                let o = (token * query + head) * dim;
+                for c in 0..dim {
+                    out[o + c] = p.iter().zip(first..).map(|(p, j)| p * at(v(j) + c)).sum();
+                }
+                let dout = &self.dout[o..o + dim];
+                let dp: Vec<f64> = (first..=token)
+                    .map(|j| (0..dim).map(|c| f64::from(dout[c]) * at(v(j) + c)).sum())
+                    .collect();
+                let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
+                for (i, j) in (first..=token).enumerate() {
+                    let ds = p[i] * (dp[i] - delta) * scale;
+                    for c in 0..dim {
+                        dqkv[v(j) + c] += p[i] * f64::from(dout[c]);
+                        dqkv[q + c] += ds * at(k(j) + c);
+                        dqkv[k(j) + c] += ds * at(q + c);
+                    }
+                }
+            }
+        }
+        (out, dqkv)
+    }
+
+    fn run<E: Element>(&self, isa: Isa, threads: usize) -> (Vec<E>, Vec<E>)
+    where
+        for<'a> &'a [E]: Into<Values<'a>>,
+    {
+        let cpu = Cpu::with(isa, threads);
+        let mut arena = Arena::default();
+        let qkv: Vec<E> = self.qkv.iter().map(|x| E::from_f32(*x)).collect();
+        let dout: Vec<E> = self.dout.iter().map(|x| E::from_f32(*x)).collect();
+        let operands = self.operands(&qkv);
+        let mut out = vec![E::from_f32(f32::NAN); dout.len()];
+        let mut log_sums = vec![f32::NAN; self.rows * self.seq * self.heads.query];
+        attention::forward(&cpu, &mut arena, &operands, &mut out, &mut log_sums);
+        let mut dqk = vec![E::ZERO; self.rows * self.seq * self.heads.qk_cols()];
+        let mut dqkv = vec![E::from_f32(f32::NAN); qkv.len()];
+        let gradients = Gradients { dqk: &mut dqk, dqkv: &mut dqkv };
+        attention::backward(&cpu, &operands, &out, &dout, &log_sums, gradients);
+        for (token, dqk) in dqk.chunks_exact(self.heads.qk_cols()).enumerate() {
+            dqkv[token * self.heads.qkv_cols()..][..dqk.len()].copy_from_slice(dqk);
+        }
+        (out, dqkv)
+    }
+
+    fn operands<'a, E>(&'a self, qkv: &'a [E]) -> Operands<'a>
+    where
+        E: Element,
+        &'a [E]: Into<Values<'a>>,
+    {
+        let heads = self.heads;
+        let at = |column: usize| Strided {
+            values: qkv.into(),
+            stride: heads.qkv_cols(),
+            offset: column * heads.dim,
+        };
+        Operands {
+            heads,
+            precision: E::DTYPE.into(),
+            query: at(0),
+            key: at(heads.query),
+            value: at(heads.query + heads.kv),
+            mask: Mask { rows: self.rows, queries: self.seq, keys: self.seq, starts: &self.starts },
+        }
+    }
+}
+
+/// |got − want|₂ / |want|₂.
+fn relative_error<E: Element>(got: &[E], want: &[f64]) -> f64 {
+    let error: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(g.to_f32()) - w).powi(2)).sum();
+    (error / want.iter().map(|w| w * w).sum::<f64>()).sqrt()
+}
+
+const SHAPES: [(usize, usize, usize, usize, usize); 6] = [
+    (1, 1, 8, 1, 1),
+    (4, 2, 16, 2, 37),
+    (3, 1, 64, 1, 130),
+    (2, 2, 10, 3, 5),
+    (5, 5, 40, 1, 300),
+    (4, 1, 96, 2, 97),
+];
+
+fn cases() -> impl Iterator<Item = Case> {
+    SHAPES.iter().map(|&(query, kv, dim, rows, seq)| Case::new(Heads { query, kv, dim }, rows, seq))
+}
+
+#[test]
+fn f32_agrees_with_the_definition() {
+    for case in cases() {
+        let (out, dqkv) = case.reference();
+        for isa in Isa::available() {
+            let (got, dgot) = case.run::<f32>(isa, 2);
+            // Rounding errors of independent sign: well under 100 units of 2^-24.
+            assert!(
+                relative_error(&got, &out) < 6e-6,
+                "{isa} {:?} {}",
+                case.heads,
+                relative_error(&got, &out)
+            );
+            assert!(
+                relative_error(&dgot, &dqkv) < 6e-6,
+                "{isa} {:?} {}",
+                case.heads,
+                relative_error(&dgot, &dqkv)
+            );
+        }
+    }
+}
+
+#[test]
+fn bf16_agrees_within_its_rounding() {
+    for case in cases() {
+        let (out, dqkv) = case.reference();
+        for isa in Isa::available() {
+            let (got, dgot) = case.run::<bf16>(isa, 2);
+            // The result, and probabilities and gradients on the way, are each rounded by up to 2^-9.
+            assert!(
+                relative_error(&got, &out) < 4e-3,
+                "{isa} {:?} {}",
+                case.heads,
+                relative_error(&got, &out)
+            );
+            assert!(
+                relative_error(&dgot, &dqkv) < 8e-3,
+                "{isa} {:?} {}",
+                case.heads,
+                relative_error(&dgot, &dqkv)
+            );
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for case in cases() {
+        for isa in Isa::available() {
+            let one = case.run::<bf16>(isa, 1);
+            assert!(
+                one == case.run::<bf16>(isa, 2) && one == case.run::<bf16>(isa, 5),
+                "{isa} {:?}",
+                case.heads
+            );
+        }
+    }
+}
+
+#[test]
+fn new_tokens_over_a_cache_are_the_last_rows_of_the_whole() {
+    let case = Case::new(Heads { query: 4, kv: 2, dim: 32 }, 1, 300);
+    let stride = case.heads.query * case.heads.dim;
+    for isa in Isa::available() {
+        let cpu = Cpu::with(isa, 2);
+        let mut arena = Arena::default();
+        let mut run = |new: usize| {
+            let mut operands = case.operands(&case.qkv);
+            operands.query.offset += (case.seq - new) * operands.query.stride;
+            operands.mask.queries = new;
+            operands.mask.starts = &case.starts[case.seq - new..];
+            let mut out = vec![0.0_f32; new * stride];
+            attention::forward(&cpu, &mut arena, &operands, &mut out, &mut vec![0.0; new * case.heads.query]);
+            out
+        };
+        let whole = run(case.seq);
+        for new in [1, 2, 45] {
+            assert!(whole[(case.seq - new) * stride..] == run(new), "{isa} {new} new tokens");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a model learns: parameters, their gradients, and the optimiser's moments.
+
+use crate::ops::adamw::{self, AdamW};
+use crate::{Cpu, Dtype, Tensor};
+
+/// Which parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ParameterId(usize);
+
+impl ParameterId {
+    /// Its place in the order in which parameters were added.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// The f32 values of all parameters; bf16 products round them as they are packed.
+#[derive(Debug, Default)]
+pub struct Parameters {
+    tensors: Vec<Tensor>,
+}
+
+impl Parameters {
+    /// No parameters yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a matrix; a vector is a matrix of one row.
+    pub fn add(&mut self, rows: usize, cols: usize, values: &[f32]) -> ParameterId {
+        self.tensors.push(Tensor::from_f32(rows, cols, values));
+        ParameterId(self.tensors.len() - 1)
+    }
+
+    /// The values of a parameter.
+    #[must_use]
+    pub fn get(&self, id: ParameterId) -> &Tensor {
+        &self.tensors[id.0]
+    }
+
+    /// The values of a parameter, to change.
+    pub fn get_mut(&mut self, id: ParameterId) -> &mut Tensor {
+        &mut self.tensors[id.0]
+    }
+
+    /// All parameters in the order in which they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Tensor> {
+        self.tensors.iter()
+    }
+
+    /// All parameters in order, to change.
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Tensor> {
+        self.tensors.iter_mut()
+    }
+}
+
+/// The gradient of every parameter, summed over the batches since [`Gradients::clear`].
+#[derive(Debug)]
+pub struct Gradients {
+    tensors: Vec<Tensor>,
+    /// Whether nothing was added yet: the first batch overwrites, which saves a pass of zeros.
+    fresh: Vec<bool>,
+}
+
+impl Gradients {
+    /// Zero gradients in the shapes of the parameters.
+    #[must_use]
+    pub fn new(parameters: &Parameters) -> Self {
+        Self { tensors: zeros_like(parameters), fresh: vec![true; parameters.tensors.len()] }
+    }
+
+    /// Forgets what was summed.
+    pub fn clear(&mut self) {
+        self.fresh.fill(true);
+    }
+
+    /// The gradient of a parameter; zeros if nothing reached it.
+    pub fn get(&mut self, id: ParameterId) -> &Tensor {
+        let (gradient, fresh) = self.accumulate(id);
+        if fresh {
+            gradient.f32_mut().fill(0.0);
+        }
+        &self.tensors[id.0]
+    }
+
+    /// A gradient to add to, or to overwrite where the flag says so; it counts as written from now on.
+    pub(crate) fn accumulate(&mut self, id: ParameterId) -> (&mut Tensor, bool) {
+        (&mut self.tensors[id.0], std::mem::replace(&mut self.fresh[id.0], false))
+    }
+
+    /// Two different ones at once.
+    pub(crate) fn accumulate_two(&mut self, ids: [ParameterId; 2]) -> ([&mut Tensor; 2], [bool; 2]) {
+        let fresh = ids.map(|id| std::mem::replace(&mut self.fresh[id.0], false));
+        let tensors = self.tensors.get_disjoint_mut(ids.map(|id| id.0)).expect("two different parameters");
+        (tensors, fresh)
+    }
+
+    /// The Euclidean norm over all parameters; not finite as soon as one gradient is not.
+    pub fn norm(&mut self, cpu: &Cpu) -> f64 {
+        for id in 0..self.tensors.len() {
+            self.get(ParameterId(id));
+        }
+        self.tensors.iter().map(|g| adamw::squared_norm(cpu, g.f32())).sum::<f64>().sqrt()
+    }
+}
+
+/// The moments of AdamW.
+#[derive(Debug)]
+pub struct Moments {
+    /// Running means of gradients.
+    pub mean: Vec<Tensor>,
+    /// Running means of squared gradients.
+    pub square: Vec<Tensor>,
+}
+
+impl Moments {
+    /// Zero moments in the shapes of the parameters.
+    #[must_use]
+    pub fn new(parameters: &Parameters) -> Self {
+        Self { mean: zeros_like(parameters), square: zeros_like(parameters) }
+    }
+
+    /// One AdamW step with gradients multiplied by `grad_scale`. Vectors (one row) are not decayed.
+    pub fn step(
+        &mut self,
+        cpu: &Cpu,
+        settings: &AdamW,
+        grad_scale: f32,
+        gradients: &mut Gradients,
+        parameters: &mut Parameters,
+    ) {
+        for (i, w) in parameters.tensors.iter_mut().enumerate() {
+            let weight_decay = if w.rows() == 1 { 0.0 } else { settings.weight_decay };
+            let settings = AdamW { weight_decay, ..*settings };
+            let g = gradients.get(ParameterId(i));
+            let (m, v) = (self.mean[i].f32_mut(), self.square[i].f32_mut());
+            adamw::step(cpu, &settings, grad_scale, g.f32(), w.f32_mut(), m, v);
+        }
+    }
+}
+
+fn zeros_like(parameters: &Parameters) -> Vec<Tensor> {
+    parameters.tensors.iter().map(|x| Tensor::zeros(x.rows(), x.cols(), Dtype::F32)).collect()
+}

@@ -1,0 +1,162 @@
+//! Eight lanes: AVX2 with FMA. bf16 is widened to f32, in which its products are exact.
+#![cfg(target_arch = "x86_64")]
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::Simd;
+
+/// Proof that AVX2 and FMA are there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The machine must have AVX2 and FMA.
+    #[inline(always)]
+    pub(crate) unsafe fn new_unchecked() -> Self {
+        Self(())
+    }
+}
+
+/// Wraps intrinsics in the one reason that makes all of them sound here.
+macro_rules! avx2 {
+    ($e:expr) => {
+        // SAFETY: the token proves the instructions; slices were checked to hold eight values.
+        #[allow(unused_unsafe, reason = "some intrinsics are safe by now")]
+        unsafe {
+            $e
+        }
+    };
+}
+
+impl Simd for Avx2 {
+    type F = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        avx2!(_mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> __m256 {
+        let x = &x[..8];
+        avx2!(_mm256_loadu_ps(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, x: &mut [f32]) {
+        let x = &mut x[..8];
+        avx2!(_mm256_storeu_ps(x.as_mut_ptr(), v));
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16]) -> __m256 {
+        let x = &x[..8];
+        avx2!({
+            let halves = _mm_loadu_si128(x.as_ptr().cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+        })
+    }
+    #[inline(always)]
+    fn store_bf16(self, v: __m256, x: &mut [bf16]) {
+        let x = &mut x[..8];
+        avx2!({
+            // Round to nearest even by adding just under half a unit, and keep NaN a NaN.
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, is_nan));
+            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
+            _mm_storeu_si128(x.as_mut_ptr().cast(), _mm256_castsi256_si128(packed));
+        });
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m256) -> __m256 {
+        avx2!(_mm256_sqrt_ps(a))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        avx2!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn floor(self, a: __m256) -> __m256 {
+        avx2!(_mm256_floor_ps(a))
+    }
+    #[inline(always)]
+    fn pow2_of_integer(self, a: __m256) -> __m256 {
+        avx2!({
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        })
+    }
+    #[inline(always)]
+    fn select_less(self, a: __m256, b: __m256, where_less: __m256, otherwise: __m256) -> __m256 {
+        avx2!(_mm256_blendv_ps(otherwise, where_less, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
+    }
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        avx2!({
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+    #[inline(always)]
+    fn largest(self, a: __m256) -> f32 {
+        avx2!({
+            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+    #[inline(always)]
+    fn dot_bf16_pairs(self, acc: __m256, a: __m256, b: __m256) -> __m256 {
+        avx2!({
+            let high = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32 as i32));
+            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
+            let acc = _mm256_fmadd_ps(_mm256_and_ps(a, high), _mm256_and_ps(b, high), acc);
+            _mm256_fmadd_ps(low(a), low(b), acc)
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_units(self, x: *const u32) -> __m256 {
+        // SAFETY: the token proves the instruction, the caller that eight units are readable.
+        unsafe { _mm256_loadu_ps(x.cast()) }
+    }
+    #[inline(always)]
+    fn splat_unit(self, x: u32) -> __m256 {
+        avx2!(_mm256_castsi256_ps(_mm256_set1_epi32(x as i32)))
+    }
+    #[inline(always)]
+    unsafe fn store_at(self, v: __m256, x: *mut f32) {
+        // SAFETY: the token proves the instruction, the caller that eight values are writable.
+        unsafe { _mm256_storeu_ps(x, v) };
+    }
+}
