@@ -1,0 +1,37 @@
+//! OpenELM as data: what a model is before anything is computed with it.
+//!
+//! OpenELM is a family of decoder-only language models whose one idea is layer-wise scaling: layers near
+//! the input are narrow, layers near the output wide. This crate holds
+//!
+//! - [`OpenElmConfig`], Apple's `config.json`, checked, with the formulas in [`layer_scaling`];
+//! - [`counts`]: parameters, arithmetic and cache memory of a configuration;
+//! - [`layout`]: the name and shape of each tensor in Apple's files;
+//! - [`SafetensorsFile`] and [`SafetensorsWriter`]: the file format of weights, read without trust;
+//! - [`Weights`]: all tensors in f32, fresh, loaded or to be saved;
+//! - [`Tokenizer`]: text to token ids and back, trained on any text.
+//!
+//! Every file is written through `elmwood-durable`, whole or not at all.
+
+mod config;
+pub mod counts;
+mod error;
+pub mod generation_config;
+mod json_object;
+pub mod layer_scaling;
+mod layout;
+mod model;
+pub mod random;
+mod safetensors_file;
+mod tokenizer;
+mod weights;
+
+pub use config::{CONFIG_FILE, LayerShape, OpenElmConfig, RMS_NORM_EPS, Scaling};
+pub use error::{Error, TensorProblem};
+pub use layout::{TensorRole, TensorSpec, layout};
+pub use model::{KvCache, Model};
+pub use safetensors_file::{
+    Dtype, Fault, FloatType, INDEX_FILE, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, SafetensorsFile,
+    SafetensorsFolder, SafetensorsWriter, TensorView, WEIGHTS_FILE,
+};
+pub use tokenizer::{DecodeStream, Progress, TOKENIZER_FILE, Tokenizer};
+pub use weights::{NamedTensor, Weights};

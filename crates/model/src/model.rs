@@ -1,0 +1,184 @@
+//! OpenELM's forward pass: the one definition that training, evaluation and generation share.
+//!
+//! ```text
+//! x1 = x  + Wo · attention(Wqkv · norm(x))          heads and widths differ from layer to layer
+//! x2 = x1 + W2 · (silu(a) · b),  [a; b] = W1 · norm(x1)
+//! logits = E · norm(x_L)                            E is the token embedding
+//! ```
+//!
+//! Mehta et al. 2024, arXiv:2404.14619.
+
+use std::sync::Arc;
+
+use elmwood_engine::{
+    AttentionLayer, Dtype, Heads, LayerCache, ParameterId, Parameters, RopeTable, Tape, Var,
+};
+
+use crate::layout::{TensorRole, layout};
+use crate::weights::{NamedTensor, Weights};
+use crate::{OpenElmConfig, RMS_NORM_EPS};
+
+/// An OpenELM with its parameters, ready to compute.
+#[derive(Debug)]
+pub struct Model {
+    config: OpenElmConfig,
+    parameters: Parameters,
+    embedding: ParameterId,
+    layers: Vec<Layer>,
+    norm: ParameterId,
+}
+
+#[derive(Debug)]
+struct Layer {
+    attn_norm: ParameterId,
+    qkv_proj: ParameterId,
+    attention: AttentionLayer,
+    out_proj: ParameterId,
+    ffn_norm: ParameterId,
+    proj_1: ParameterId,
+    proj_2: ParameterId,
+}
+
+impl Model {
+    /// A model from its weights; parameters are in the order of [`layout`].
+    ///
+    /// # Panics
+    /// If the weights are not those of the configuration.
+    #[must_use]
+    pub fn new(config: OpenElmConfig, weights: &Weights) -> Self {
+        let specs = layout(&config);
+        assert!(
+            specs.iter().eq(weights.tensors().iter().map(|tensor| &tensor.spec)),
+            "a model is made from its own weights"
+        );
+        let mut parameters = Parameters::new();
+        for NamedTensor { spec, values } in weights.tensors() {
+            let (rows, cols) = match spec.shape[..] {
+                [rows, cols] => (rows, cols),
+                _ => (1, values.len()),
+            };
+            parameters.add(rows, cols, values);
+        }
+        let find = |role, layer| {
+            let wanted = specs.iter().position(|spec| spec.role == role && spec.layer == layer);
+            parameters.id(wanted.expect("every layer has all tensors"))
+        };
+        let rope =
+            RopeTable::new(config.max_context_length(), config.head_dim(), config.rope_freq_constant());
+        let rope = Arc::new(rope);
+        let layer = |(i, shape): (usize, crate::LayerShape)| Layer {
+            attn_norm: find(TensorRole::AttnNorm, i),
+            qkv_proj: find(TensorRole::QkvProj, i),
+            attention: AttentionLayer {
+                heads: Heads { query: shape.query_heads, kv: shape.kv_heads, dim: config.head_dim() },
+                q_norm: find(TensorRole::QNorm, i),
+                k_norm: find(TensorRole::KNorm, i),
+                eps: RMS_NORM_EPS,
+                rope: Arc::clone(&rope),
+            },
+            out_proj: find(TensorRole::OutProj, i),
+            ffn_norm: find(TensorRole::FfnNorm, i),
+            proj_1: find(TensorRole::Proj1, i),
+            proj_2: find(TensorRole::Proj2, i),
+        };
+        let layers = config.layers().enumerate().map(layer).collect();
+        let (embedding, norm) = (find(TensorRole::TokenEmbeddings, 0), find(TensorRole::FinalNorm, 0));
+        Self { parameters, embedding, layers, norm, config }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &OpenElmConfig {
+        &self.config
+    }
+
+    /// The parameters in the order of [`layout`].
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The parameters, to change.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// The output matrix, which is the token embedding.
+    #[must_use]
+    pub fn head(&self) -> ParameterId {
+        self.embedding
+    }
+
+    /// A copy of the parameters, to save.
+    #[must_use]
+    pub fn to_weights(&self) -> Weights {
+        let mut weights = Weights::zeros(&self.config);
+        for ((_, values), parameter) in weights.tensors_mut().zip(self.parameters.iter()) {
+            values.copy_from_slice(parameter.f32());
+        }
+        weights
+    }
+
+    /// The hidden states after the final norm, `[tokens, model_dim]`, of the tape's batch. With a cache, the
+    /// batch holds new tokens that follow those in the cache, and is added to it.
+    ///
+    /// # Panics
+    /// If the tape was made for other parameters, a token is outside the vocabulary, or a position outside
+    /// the context.
+    pub fn forward(&self, tape: &mut Tape<'_>, mut cache: Option<&mut KvCache>) -> Var {
+        let mut x = tape.embedding(self.embedding);
+        for (i, layer) in self.layers.iter().enumerate() {
+            let normed = tape.rms_norm(x, layer.attn_norm, RMS_NORM_EPS);
+            let qkv = tape.linear(normed, layer.qkv_proj);
+            let heads =
+                tape.attention(qkv, &layer.attention, cache.as_mut().map(|cache| &mut cache.layers[i]));
+            x = tape.linear_add(heads, layer.out_proj, x);
+            let normed = tape.rms_norm(x, layer.ffn_norm, RMS_NORM_EPS);
+            let gated = tape.linear(normed, layer.proj_1);
+            let hidden = tape.swiglu(gated);
+            x = tape.linear_add(hidden, layer.proj_2, x);
+            tape.keep_only(x);
+        }
+        tape.rms_norm(x, self.norm, RMS_NORM_EPS)
+    }
+}
+
+/// Keys and values of every layer for one sequence; the width differs from layer to layer.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+}
+
+impl KvCache {
+    /// Room for `capacity` tokens.
+    #[must_use]
+    pub fn new(model: &Model, capacity: usize, dtype: Dtype) -> Self {
+        let layer = |layer: &Layer| LayerCache::new(capacity, layer.attention.heads, dtype);
+        Self { layers: model.layers.iter().map(layer).collect() }
+    }
+
+    /// Tokens held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::len)
+    }
+
+    /// Whether no token is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::capacity)
+    }
+
+    /// Forgets all tokens from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        for layer in &mut self.layers {
+            layer.truncate(len);
+        }
+    }
+}
