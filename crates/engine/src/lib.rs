@@ -21,7 +21,7 @@ pub use ops::cross_entropy::{Loss, NO_TARGET};
 pub use ops::qk_norm_rope::{Heads, RopeTable};
 pub use parameters::{Gradients, Moments, ParameterId, Parameters};
 pub use simd::{Element, Isa, IsaError};
-pub use tape::{AttentionLayer, LossGradient, Tape, Var};
+pub use tape::{AttentionLayer, LossGradient, PackedParameters, Tape, Var};
 pub use tensor::{Arena, Dtype, Tensor};
 pub use threads::Threads;
 

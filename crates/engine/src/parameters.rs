@@ -34,6 +34,16 @@ impl Parameters {
         ParameterId(self.tensors.len() - 1)
     }
 
+    /// The parameter that was added as number `index`.
+    ///
+    /// # Panics
+    /// If there are not that many.
+    #[must_use]
+    pub fn id(&self, index: usize) -> ParameterId {
+        assert!(index < self.tensors.len(), "parameter {index} of {}", self.tensors.len());
+        ParameterId(index)
+    }
+
     /// The values of a parameter.
     #[must_use]
     pub fn get(&self, id: ParameterId) -> &Tensor {

@@ -70,6 +70,7 @@ pub struct Tape<'a> {
     batch: &'a Batch,
     dtype: Dtype,
     recording: bool,
+    packed: Option<&'a PackedParameters>,
     values: Vec<Option<Tensor>>,
     gradients: Vec<Option<Tensor>>,
     nodes: Vec<Node>,
@@ -123,7 +124,14 @@ impl<'a> Tape<'a> {
         dtype: Dtype,
     ) -> Self {
         let (values, gradients, nodes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { cpu, arena, parameters, batch, dtype, recording: false, values, gradients, nodes }
+        Self { cpu, arena, parameters, batch, dtype, recording: false, packed: None, values, gradients, nodes }
+    }
+
+    /// Uses matrices that were packed before: for generation, where they stay the same.
+    #[must_use]
+    pub fn with_packed(mut self, packed: &'a PackedParameters) -> Self {
+        self.packed = Some(packed);
+        self
     }
 
     /// The value of a result that is still kept.
@@ -282,21 +290,11 @@ impl<'a> Tape<'a> {
     /// The logits of one row of `hidden`: `vocab` values.
     pub fn logits(&mut self, hidden: Var, row: usize, head: ParameterId, out: &mut [f32]) {
         let hidden_values = self.values[hidden.0].take().expect("a value that is still kept");
-        let (features, precision) = (hidden_values.cols(), Precision::from(self.dtype));
-        let head_values = self.parameters.get(head);
-        let packed = PackedMatrix::new(
-            self.cpu,
-            self.arena,
-            &along_cols(head_values),
-            head_values.rows(),
-            features,
-            precision,
-        );
+        let range = row * hidden_values.cols()..(row + 1) * hidden_values.cols();
         by_dtype!(self.dtype, E => {
-            let values: &[E] = &hidden_values.as_slice()[row * features..(row + 1) * features];
-            multiply(self.cpu, &Source::along_cols(values, features), 1, &packed, Output::F32(out));
+            let values: &[E] = &hidden_values.as_slice()[range];
+            self.multiply_by(&Source::along_cols(values, values.len()), 1, head, Output::F32(out));
         });
-        packed.give_back(self.arena);
         self.values[hidden.0] = Some(hidden_values);
     }
 
@@ -450,13 +448,22 @@ impl<'a> Tape<'a> {
 
     /// `x · weightᵀ` into `output`.
     fn project(&mut self, x: Var, weight: ParameterId, output: Output<'_>) {
+        let x_values = self.values[x.0].take().expect("a value that is still kept");
+        assert_eq!(x_values.cols(), self.parameters.get(weight).cols(), "a weight for other features");
+        self.multiply_by(&along_cols(&x_values), x_values.rows(), weight, output);
+        self.values[x.0] = Some(x_values);
+    }
+
+    /// `x · weightᵀ` for `rows` rows of `x`, with the weight packed before or for this once.
+    fn multiply_by(&mut self, x: &Source<'_>, rows: usize, weight: ParameterId, output: Output<'_>) {
+        if let Some(packed) = self.packed.and_then(|packed| packed.get(weight)) {
+            multiply(self.cpu, x, rows, packed, output);
+            return;
+        }
         let weight = self.parameters.get(weight);
-        let (features, precision) = (weight.cols(), Precision::from(self.dtype));
-        let packed =
-            PackedMatrix::new(self.cpu, self.arena, &along_cols(weight), weight.rows(), features, precision);
-        let x = self.value(x);
-        assert_eq!(x.cols(), features, "a weight for other features");
-        multiply(self.cpu, &along_cols(x), x.rows(), &packed, output);
+        let precision = Precision::from(self.dtype);
+        let packed = PackedMatrix::new(self.cpu, self.arena, &along_cols(weight), weight.rows(), weight.cols(), precision);
+        multiply(self.cpu, x, rows, &packed, output);
         packed.give_back(self.arena);
     }
 
@@ -550,6 +557,31 @@ fn cached_operands<'t>(
         key: columns(cache.keys(), 0),
         value: columns(cache.values(), 0),
         mask: Mask { rows: 1, queries: batch.seq, keys: cache.len(), starts: &batch.starts },
+    }
+}
+
+/// Every matrix of a model, packed once for products with it.
+///
+/// The same bits come out as with a tape that packs for itself, without the time that packing takes.
+#[derive(Debug)]
+pub struct PackedParameters {
+    matrices: Vec<Option<PackedMatrix>>,
+}
+
+impl PackedParameters {
+    /// Packs all matrices for a tape of type `dtype`; vectors (one row) stay as they are.
+    #[must_use]
+    pub fn new(cpu: &Cpu, parameters: &Parameters, dtype: Dtype) -> Self {
+        let mut arena = Arena::default();
+        let mut pack = |matrix: &Tensor| {
+            let source = along_cols(matrix);
+            PackedMatrix::new(cpu, &mut arena, &source, matrix.rows(), matrix.cols(), dtype.into())
+        };
+        Self { matrices: parameters.iter().map(|matrix| (matrix.rows() > 1).then(|| pack(matrix))).collect() }
+    }
+
+    fn get(&self, id: ParameterId) -> Option<&PackedMatrix> {
+        self.matrices[id.index()].as_ref()
     }
 }
 

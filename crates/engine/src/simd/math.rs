@@ -14,7 +14,7 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     let whole = s.floor(s.add(clamped, s.splat(0.5)));
     let rest = s.sub(clamped, whole);
     // Taylor coefficients of 2^r, ln(2)^n / n!, to the sixth: the remainder at 0.5 is 1.2e-7.
-    let mut p = s.splat(1.540_353e-4_f32);
+    let mut p = s.splat(0.000_154_035_3);
     p = s.fma(p, rest, s.splat(1.333_355_8e-3));
     p = s.fma(p, rest, s.splat(9.618_129e-3));
     p = s.fma(p, rest, s.splat(5.550_410_9e-2));

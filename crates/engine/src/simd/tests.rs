@@ -62,8 +62,8 @@ fn bf16_rounds_to_nearest_even_and_keeps_nan() {
         f32::MAX,
         f32::NAN,
         1.0,
-        1.003_906_25,
-        1.011_718_75,
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
     ]);
     // The vector instruction flushes subnormals to zero, the others do not: leave them out.
     x.retain(|x| !x.is_subnormal());
