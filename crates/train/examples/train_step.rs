@@ -1,0 +1,128 @@
+//! Our side of `bench/run train`: training steps of a model of 36 million parameters, on request.
+//!
+//! Prints `{"ready": true, ..}` after a warm-up; then, for every line `go N` on standard input, takes N steps and
+//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; ends with `quit`.
+
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use elmwood_engine::{AdamW, Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Moments, Tape};
+use elmwood_model::random::philox4x32;
+use elmwood_model::{Model, OpenElmConfig, Scaling, Weights, counts};
+
+const ROWS: usize = 4;
+const SEQ: usize = 512;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str, default: &str| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)).map_or(default.to_owned(), Clone::clone)
+    };
+    let dtype = match option("--dtype", "bf16").as_str() {
+        "f32" => Dtype::F32,
+        "bf16" => Dtype::Bf16,
+        other => panic!("--dtype is f32 or bf16, not `{other}`"),
+    };
+    let threads = option("--threads", "2").parse().expect("--threads is a number");
+    let mut step = Step::new(dtype, threads);
+    for _ in 0..2 {
+        step.run();
+    }
+    let info = format!(
+        r#"{{"ready": true, "system": "elmwood", "isa": "{}", "threads": {threads}, "parameters": {}, "flops_per_token": {:.0}}}"#,
+        step.cpu.isa(),
+        counts::parameters(step.model.config()).total(),
+        counts::train_flops_per_token(step.model.config(), SEQ, counts::AttentionCost::CausalHalf),
+    );
+    say(&info);
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("standard input is text");
+        let Some(n) = line.strip_prefix("go ") else { break };
+        let n: usize = n.trim().parse().expect("`go` takes a number of steps");
+        let began = Instant::now();
+        let mut loss = 0.0;
+        for _ in 0..n {
+            loss = step.run();
+        }
+        let (seconds, tokens, rss) = (began.elapsed().as_secs_f64(), n * ROWS * SEQ, peak_rss_bytes());
+        say(&format!(r#"{{"seconds": {seconds}, "tokens": {tokens}, "loss": {loss}, "peak_rss_bytes": {rss}}}"#));
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("standard output is open");
+}
+
+/// One training step, forward to optimiser, of one batch that stays the same.
+struct Step {
+    cpu: Cpu,
+    arena: Arena,
+    dtype: Dtype,
+    model: Model,
+    gradients: Gradients,
+    moments: Moments,
+    batch: Batch,
+    per_token: Vec<f32>,
+    steps: u64,
+}
+
+impl Step {
+    fn new(dtype: Dtype, threads: usize) -> Self {
+        let config = OpenElmConfig::new(&Scaling {
+            model_dim: 512,
+            num_transformer_layers: 8,
+            head_dim: 64,
+            num_gqa_groups: 1,
+            qkv_multipliers: [1.0, 1.0],
+            ffn_multipliers: [3.0, 3.0],
+            ffn_dim_divisor: 256,
+            vocab_size: 8192,
+            max_context_length: SEQ,
+        })
+        .expect("the shape is valid");
+        let model = Model::new(config.clone(), &Weights::init(&config, 1));
+        let mut batch = Batch::new(SEQ);
+        for row in 0..ROWS {
+            let token = |i: usize| philox4x32([i as u32, row as u32, 0, 0], [7, 0])[0] % 8192;
+            batch.push_window(&(0..=SEQ).map(token).collect::<Vec<_>>());
+        }
+        Self {
+            cpu: Cpu::new(threads).expect("the instruction set is there"),
+            arena: Arena::default(),
+            dtype,
+            gradients: Gradients::new(model.parameters()),
+            moments: Moments::new(model.parameters()),
+            model,
+            per_token: vec![0.0; ROWS * SEQ],
+            batch,
+            steps: 0,
+        }
+    }
+
+    fn run(&mut self) -> f64 {
+        self.gradients.clear();
+        let parameters = self.model.parameters();
+        let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, &self.batch, self.dtype);
+        let hidden = self.model.forward(&mut tape, None);
+        let n = self.batch.target_count() as f64;
+        let gradient = LossGradient { gradients: &mut self.gradients, z: 0.0, grad_scale: (1.0 / n) as f32 };
+        let loss = tape.cross_entropy(hidden, self.model.head(), &mut self.per_token, Some(gradient));
+        tape.backward(&mut self.gradients);
+        self.steps += 1;
+        let norm = self.gradients.norm(&self.cpu);
+        let clip = (1.0 / (norm + 1e-6)).min(1.0) as f32;
+        let adamw = AdamW { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: self.steps };
+        self.moments.step(&self.cpu, &adamw, clip, &mut self.gradients, self.model.parameters_mut());
+        loss.cross_entropy / n
+    }
+}
+
+/// The most memory that this process has held; 0 where the system does not say.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,298 @@
+//! The loop.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use elmwood_data::PackedTokens;
+use elmwood_engine::{AdamW, Arena, Batch, Cpu, Gradients, LossGradient, Moments, Tape};
+use elmwood_model::{FloatType, Model, OpenElmConfig, Weights};
+
+use crate::batches::{RowOrder, fill};
+use crate::checkpoint::{self, CHECKPOINTS, Progress, Restored, newest_checkpoint};
+use crate::evaluate::{HeldOutLoss, evaluate};
+use crate::metrics::MetricsWriter;
+use crate::{Error, Settings, StepMetrics};
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The run goes on after a checkpoint; the texts say what is wrong with newer ones.
+    Resumed(&'a Progress, &'a [String]),
+    /// A step was done.
+    Step(&'a StepMetrics),
+    /// A checkpoint was written.
+    Saved(&'a Path),
+}
+
+/// What a run made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The final model: a Hugging Face folder without a tokenizer.
+    pub model: PathBuf,
+    /// Its loss on all held-out rows.
+    pub held_out: HeldOutLoss,
+    /// That of the last step's weights, and of the mean of the last checkpoints if one was taken. The better
+    /// of the two is the final model.
+    pub last: HeldOutLoss,
+    /// See `last`.
+    pub averaged: Option<HeldOutLoss>,
+    /// Steps done.
+    pub steps: u64,
+    /// Tokens predicted in training.
+    pub tokens: u64,
+}
+
+/// Trains a model of `config` on `data`, with checkpoints and metrics in `folder` and the final model in
+/// `folder/model`. If `folder` has checkpoints of the same run, goes on from there. `threads` is 0 for all
+/// cores. `interrupted` is asked after every step.
+///
+/// # Errors
+/// [`Error`]; whatever it is, the newest whole checkpoint remains.
+#[expect(clippy::too_many_arguments, reason = "a run has this many sides, each with one reader")]
+pub fn train(
+    settings: &Settings,
+    config: &OpenElmConfig,
+    data: &PackedTokens,
+    held_out: &PackedTokens,
+    folder: &Path,
+    threads: usize,
+    interrupted: &dyn Fn() -> bool,
+    observe: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome, Error> {
+    settings.check()?;
+    check_fit(settings, config, data)?;
+    check_fit(&Settings { batch_rows: 1, grad_accum: 1, ..settings.clone() }, config, held_out)?;
+    let mut run = Run::start(settings, config, data, held_out, folder, threads, observe)?;
+    while run.progress.step < settings.steps {
+        run.step(observe)?;
+        if interrupted() && run.progress.step < settings.steps {
+            if run.saved != run.progress.step {
+                run.save(observe)?;
+            }
+            return Err(Error::Interrupted { step: run.progress.step });
+        }
+    }
+    run.finish()
+}
+
+/// Whether the tokens are of the model's vocabulary and context, and fill a step.
+fn check_fit(settings: &Settings, config: &OpenElmConfig, data: &PackedTokens) -> Result<(), Error> {
+    let mismatch = |what| Err(Error::Mismatch { what });
+    if data.vocab_size() as usize > config.vocab_size() {
+        return mismatch(format!("ids up to {}, a vocabulary of {}", data.vocab_size() - 1, config.vocab_size()));
+    }
+    if data.seq_len() > config.max_context_length() {
+        return mismatch(format!("rows of {} tokens, a context of {}", data.seq_len(), config.max_context_length()));
+    }
+    if data.rows() < settings.rows_per_step() {
+        let (rows, needed, seq_len) = (data.rows(), settings.rows_per_step(), data.seq_len());
+        return Err(Error::TooFewRows { rows, needed, seq_len });
+    }
+    Ok(())
+}
+
+struct Run<'a> {
+    settings: &'a Settings,
+    data: &'a PackedTokens,
+    held_out: &'a PackedTokens,
+    folder: &'a Path,
+    cpu: Cpu,
+    arena: Arena,
+    model: Model,
+    gradients: Gradients,
+    moments: Moments,
+    order: RowOrder,
+    batches: Vec<Batch>,
+    per_token: Vec<f32>,
+    progress: Progress,
+    /// The step of the newest checkpoint.
+    saved: u64,
+    metrics: MetricsWriter,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        settings: &'a Settings,
+        config: &OpenElmConfig,
+        data: &'a PackedTokens,
+        held_out: &'a PackedTokens,
+        folder: &'a Path,
+        threads: usize,
+        observe: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Self, Error> {
+        let fingerprint = fingerprint(settings, config, data);
+        let (restored, skipped) = match newest_checkpoint(folder)? {
+            None => (None, Vec::new()),
+            Some((path, skipped)) => (Some(checkpoint::load(&path)?), skipped),
+        };
+        let Restored { progress, model, moments } = match restored {
+            Some(restored) if restored.progress.fingerprint != fingerprint => {
+                return Err(Error::OtherRun { folder: folder.join(CHECKPOINTS) });
+            }
+            Some(restored) => {
+                observe(Event::Resumed(&restored.progress, &skipped));
+                restored
+            }
+            None => {
+                let model = Model::new(config.clone(), &Weights::init(config, settings.seed));
+                let moments = Moments::new(model.parameters());
+                let best = (0, f64::INFINITY);
+                let progress = Progress { fingerprint, step: 0, rows: 0, tokens: 0, eval_loss: f64::INFINITY, best };
+                Restored { progress, model, moments }
+            }
+        };
+        Ok(Self {
+            settings,
+            data,
+            held_out,
+            folder,
+            cpu: Cpu::new(threads)?,
+            arena: Arena::default(),
+            gradients: Gradients::new(model.parameters()),
+            order: RowOrder::new(data.rows(), settings.seed),
+            batches: (0..settings.grad_accum).map(|_| Batch::new(data.seq_len())).collect(),
+            per_token: vec![0.0; settings.batch_rows * data.seq_len()],
+            saved: progress.step,
+            metrics: MetricsWriter::resume(folder, progress.step)?,
+            model,
+            moments,
+            progress,
+        })
+    }
+
+    /// One optimiser step, with what is due after it.
+    fn step(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
+        let started = Instant::now();
+        let settings = self.settings;
+        let (step, lr) = (self.progress.step, settings.schedule().at(self.progress.step));
+        let per_step = settings.rows_per_step() as u64;
+        let rows: Vec<usize> = (0..per_step).map(|i| self.order.row(self.progress.rows + i)).collect();
+        for (batch, rows) in self.batches.iter_mut().zip(rows.chunks(settings.batch_rows)) {
+            fill(batch, self.data, rows);
+        }
+        let targets: usize = self.batches.iter().map(Batch::target_count).sum();
+        let per_target = 1.0 / targets.max(1) as f64;
+
+        self.gradients.clear();
+        let (mut cross_entropy, mut squared_log_z) = (0.0, 0.0);
+        for batch in &self.batches {
+            let parameters = self.model.parameters();
+            let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, batch, settings.dtype.into());
+            let hidden = self.model.forward(&mut tape, None);
+            let gradient = LossGradient {
+                gradients: &mut self.gradients,
+                z: settings.z_loss as f32,
+                grad_scale: per_target as f32,
+            };
+            let loss = tape.cross_entropy(hidden, self.model.head(), &mut self.per_token, Some(gradient));
+            tape.backward(&mut self.gradients);
+            cross_entropy += loss.cross_entropy;
+            squared_log_z += loss.squared_log_z;
+        }
+        let loss = cross_entropy * per_target;
+        let grad_norm = self.gradients.norm(&self.cpu);
+        for (what, value) in [("loss", loss), ("length of the gradient", grad_norm)] {
+            if !value.is_finite() {
+                let kept = match self.saved {
+                    0 => "there is no checkpoint yet".to_owned(),
+                    saved => format!("the checkpoint of step {saved} is kept"),
+                };
+                return Err(Error::NotFinite { what, value, step, rows, lr, kept });
+            }
+        }
+        let adamw = AdamW {
+            lr: lr as f32,
+            beta1: settings.beta1 as f32,
+            beta2: settings.beta2 as f32,
+            eps: settings.eps as f32,
+            weight_decay: settings.weight_decay as f32,
+            step: step + 1,
+        };
+        let clip = if settings.grad_clip > 0.0 { (settings.grad_clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let parameters = self.model.parameters_mut();
+        self.moments.step(&self.cpu, &adamw, clip as f32, &mut self.gradients, parameters);
+        self.progress.step += 1;
+        self.progress.rows += per_step;
+        self.progress.tokens += targets as u64;
+
+        let mut metrics = StepMetrics {
+            step: self.progress.step,
+            tokens: self.progress.tokens,
+            loss,
+            z_loss: settings.z_loss * squared_log_z * per_target,
+            lr,
+            grad_norm,
+            tokens_per_sec: targets as f64 / started.elapsed().as_secs_f64(),
+            eval_loss: None,
+        };
+        let last = self.progress.step == settings.steps;
+        let save = last || self.progress.step.is_multiple_of(settings.save_every);
+        if !save && self.progress.step.is_multiple_of(settings.eval_every) {
+            metrics.eval_loss = Some(self.evaluate());
+        }
+        if save {
+            self.save(observe)?;
+            metrics.eval_loss = Some(self.progress.eval_loss);
+        }
+        self.metrics.write(&metrics)?;
+        observe(Event::Step(&metrics));
+        Ok(())
+    }
+
+    /// The held-out loss of a part of the rows, in nats per token.
+    fn evaluate(&mut self) -> f64 {
+        let dtype = self.settings.dtype.into();
+        evaluate(&self.model, &self.cpu, &mut self.arena, dtype, self.held_out, self.settings.eval_rows).mean()
+    }
+
+    /// Writes a checkpoint of the present state and removes those that are no longer needed.
+    fn save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
+        let settings = self.settings;
+        self.progress.eval_loss = self.evaluate();
+        if self.progress.eval_loss < self.progress.best.1 {
+            self.progress.best = (self.progress.step, self.progress.eval_loss);
+        }
+        let checkpoints = self.folder.join(CHECKPOINTS);
+        let path = checkpoint::save(&checkpoints, &self.progress, &self.model, &self.moments)?;
+        self.saved = self.progress.step;
+        let keep = settings.keep_last.max(settings.average_last);
+        checkpoint::prune(&checkpoints, keep, settings.save_every, settings.steps, self.progress.best.0)?;
+        observe(Event::Saved(&path));
+        Ok(())
+    }
+
+    /// Chooses between the last weights and the mean of the last checkpoints, and saves the final model.
+    fn finish(mut self) -> Result<Outcome, Error> {
+        let (settings, config) = (self.settings, self.model.config().clone());
+        let checkpoints = self.folder.join(CHECKPOINTS);
+        let mut judge = |model: &Model| {
+            evaluate(model, &self.cpu, &mut self.arena, settings.dtype.into(), self.held_out, usize::MAX)
+        };
+        let last = judge(&self.model);
+        let mean = checkpoint::average(&checkpoints, settings.average_last, settings.save_every, settings.steps)?;
+        let mean = mean.map(|weights| (judge(&Model::new(config.clone(), &weights)), weights));
+        let averaged = mean.as_ref().map(|(loss, _)| *loss);
+        let (held_out, weights) = match mean {
+            Some((loss, weights)) if loss.nats < last.nats => (loss, weights),
+            _ => (last, self.model.to_weights()),
+        };
+        let model = self.folder.join("model");
+        weights.save(&model, &config, FloatType::F32)?;
+        Ok(Outcome { model, held_out, last, averaged, steps: self.progress.step, tokens: self.progress.tokens })
+    }
+}
+
+/// What must be the same for a run to go on.
+fn fingerprint(settings: &Settings, config: &OpenElmConfig, data: &PackedTokens) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&serde_json::to_vec(settings).expect("settings are plain data"));
+    hasher.update(config.to_json().as_bytes());
+    hasher.update(&serde_json::to_vec(data.stats()).expect("statistics are plain data"));
+    for row in 0..data.rows() {
+        for token in data.row(row).tokens {
+            hasher.update(&token.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
