@@ -7,7 +7,9 @@ use crate::commands::{completions, data, doctor, generate, grow, tokenizer, trai
 /// From web pages to a small language model of your own, in one command.
 #[derive(Debug, Parser)]
 #[command(name = "elmwood", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Example:\n  elmwood grow        the built-in quickstart: a model of Rust's own documentation")]
+#[command(
+    after_help = "Example:\n  elmwood grow        the built-in quickstart: a model of Rust's own documentation"
+)]
 pub struct Cli {
     /// What every command understands.
     #[command(flatten)]
@@ -83,7 +85,10 @@ mod tests {
         fn look(command: &clap::Command) {
             let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let name = command.get_name();
-            assert!(command.has_subcommands() && name != "elmwood" || example.starts_with("Example"), "{name}");
+            assert!(
+                command.has_subcommands() && name != "elmwood" || example.starts_with("Example"),
+                "{name}"
+            );
             command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(look);
         }
         look(&Cli::command());

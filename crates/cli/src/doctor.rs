@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use elmwood_engine::Isa;
 use serde::Serialize;
 
 use crate::progress::short;
-use crate::rust_docs;
 
 /// How good a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -79,6 +79,12 @@ pub fn examine(runs: &Path) -> Examination {
 }
 
 impl Examination {
+    /// Names and values without what they mean: for the record of a run.
+    #[must_use]
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        self.findings.iter().map(|finding| (finding.name, finding.value.clone())).collect()
+    }
+
     /// A table for people.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -93,7 +99,8 @@ impl Examination {
                 Verdict::Fair => "note",
                 Verdict::Bad => "bad ",
             };
-            let line = format!("{mark}  {:name$}  {:value$}  {}", finding.name, finding.value, finding.meaning);
+            let line =
+                format!("{mark}  {:name$}  {:value$}  {}", finding.name, finding.value, finding.meaning);
             text += line.trim_end();
             text.push('\n');
         }
@@ -112,7 +119,12 @@ fn processor(cores: usize) -> Finding {
         _ => (Verdict::Good, "all are used unless `train.threads` says otherwise"),
     };
     let plural = if cores == 1 { "" } else { "s" };
-    Finding { name: "cores", verdict, value: format!("{cores} core{plural}, {brand}"), meaning: meaning.into() }
+    Finding {
+        name: "cores",
+        verdict,
+        value: format!("{cores} core{plural}, {brand}"),
+        meaning: meaning.into(),
+    }
 }
 
 /// The extensions that Elmwood's kernels can use, or will.
@@ -132,7 +144,9 @@ fn simd() -> Vec<&'static str> {
         .collect();
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-        found.extend(["amx_tile", "amx_bf16"].into_iter().filter(|name| flags.split(' ').any(|flag| flag == *name)));
+        found.extend(
+            ["amx_tile", "amx_bf16"].into_iter().filter(|name| flags.split(' ').any(|flag| flag == *name)),
+        );
         found
     }
     #[cfg(target_arch = "aarch64")]
@@ -146,18 +160,22 @@ fn simd() -> Vec<&'static str> {
 }
 
 fn judge_simd(simd: &[&str]) -> Finding {
-    let has = |name| simd.contains(&name);
-    let (verdict, meaning) = if has("avx512f") && has("avx512bf16") {
-        (Verdict::Good, "the fastest kernels: bf16 multiplied in hardware")
-    } else if has("avx512f") {
-        (Verdict::Good, "AVX-512 kernels; bf16 is widened to f32, so `train.dtype = \"f32\"` costs little")
-    } else if has("avx2") && has("fma") {
-        (Verdict::Good, "AVX2 kernels, about half the speed of AVX-512")
-    } else {
-        (Verdict::Fair, "plain kernels: everything works, and slowly")
+    let listed = if simd.is_empty() { "none".into() } else { simd.join(" ") };
+    let (verdict, kernels, meaning) = match Isa::detect() {
+        Ok(isa) => {
+            let (verdict, meaning) = match isa {
+                Isa::Amx => (Verdict::Good, "bf16 is multiplied on matrix tiles: the fastest kernels"),
+                Isa::Avx512 => (Verdict::Good, "bf16 is multiplied in hardware, 16 lanes at a time"),
+                Isa::Avx2 => {
+                    (Verdict::Good, "8 lanes; bf16 is widened to f32, so `train.dtype = \"f32\"` is faster")
+                }
+                _ => (Verdict::Fair, "plain kernels: everything works, and slowly"),
+            };
+            (verdict, isa.to_string(), meaning.to_owned())
+        }
+        Err(error) => (Verdict::Bad, "none".into(), error.to_string()),
     };
-    let value = if simd.is_empty() { "none".into() } else { simd.join(" ") };
-    Finding { name: "simd", verdict, value, meaning: meaning.into() }
+    Finding { name: "simd", verdict, value: format!("{kernels} kernels, of {listed}"), meaning }
 }
 
 /// Total and available memory in bytes, within what a container may use.
@@ -174,7 +192,10 @@ fn memory() -> (u64, u64) {
 fn judge_memory(total: u64, available: u64) -> Finding {
     let value = format!("{}B, {}B available", short(total as f64), short(available as f64));
     let (verdict, meaning) = if available < QUICKSTART_MEMORY {
-        (Verdict::Bad, "less than the 2 GiB that the quickstart may need: close something, or use --quick".to_owned())
+        (
+            Verdict::Bad,
+            "less than the 2 GiB that the quickstart may need: close something, or use --quick".to_owned(),
+        )
     } else {
         // Training holds weights, gradient and two moments in f32; half of the memory is left for the rest.
         (Verdict::Good, format!("enough to train about {} parameters", short(available as f64 / 32.0)))
@@ -198,26 +219,24 @@ fn judge_disk(runs: &Path, free: Option<u64>) -> Finding {
         Some(free) if free < QUICKSTART_DISK => {
             (Verdict::Bad, format!("{}B free", short(free as f64)), "a run of the quickstart may fill it up")
         }
-        Some(free) => (Verdict::Good, format!("{}B free", short(free as f64)), "a run of the quickstart takes some 100 MB"),
+        Some(free) => (
+            Verdict::Good,
+            format!("{}B free", short(free as f64)),
+            "a run of the quickstart takes some 100 MB",
+        ),
     };
     Finding { name: "disk", verdict, value, meaning: format!("{meaning} (`{}`)", runs.display()) }
 }
 
 fn documentation() -> Finding {
-    match rust_docs::find() {
-        Ok(folder) => Finding {
-            name: "rust-docs",
-            verdict: Verdict::Good,
-            value: "installed".into(),
-            meaning: format!("the quickstart reads `{}`", folder.display()),
-        },
-        Err(reason) => Finding {
-            name: "rust-docs",
-            verdict: Verdict::Fair,
-            value: "not found".into(),
-            meaning: format!("{reason}; the quickstart writes a small site instead (or: rustup component add rust-docs)"),
-        },
-    }
+    let (verdict, value, meaning) = match elmwood_data::rust_docs() {
+        Some(folder) => (Verdict::Good, "installed", format!("the quickstart reads `{}`", folder.display())),
+        None => {
+            let meaning = "the quickstart writes a small site instead (or: rustup component add rust-docs)";
+            (Verdict::Fair, "not found", meaning.to_owned())
+        }
+    };
+    Finding { name: "rust-docs", verdict, value: value.into(), meaning }
 }
 
 fn gpu() -> Finding {

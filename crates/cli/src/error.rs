@@ -230,9 +230,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -250,10 +248,7 @@ mod tests {
             (wrapped(Exit::BadInput).unwrap_err(), Exit::BadInput),
             (anyhow::Error::from(Fault::new(Exit::Partial, "x")).context("outer"), Exit::Partial),
             (anyhow::Error::from(interrupt::Interrupted).context("stage train"), Exit::Interrupted),
-            (
-                anyhow::Error::from(elmwood_durable::verify_folder("/nowhere").unwrap_err()),
-                Exit::BadInput,
-            ),
+            (anyhow::Error::from(elmwood_durable::verify_folder("/nowhere").unwrap_err()), Exit::BadInput),
         ];
         for (error, exit) in cases {
             assert_eq!(Account::of(&error).exit, exit, "{error:#}");
@@ -262,7 +257,8 @@ mod tests {
 
     #[test]
     fn text_and_json_say_the_same() {
-        let fault = Fault::new(Exit::BadInput, "no page was left").at("runs/a/curate").help("lower `min_words`");
+        let fault =
+            Fault::new(Exit::BadInput, "no page was left").at("runs/a/curate").help("lower `min_words`");
         let error = anyhow::anyhow!("all 12 were too short").context(fault);
         let account = Account::of(&error);
         assert_eq!(

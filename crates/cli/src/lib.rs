@@ -8,13 +8,12 @@ pub mod args;
 pub mod commands;
 pub mod session;
 
+pub mod pipeline;
 pub mod recipe;
 pub mod stages;
-pub mod pipeline;
 
 pub mod doctor;
 pub mod error;
 pub mod interrupt;
 pub mod progress;
 pub mod report;
-pub mod rust_docs;

@@ -75,7 +75,8 @@ impl Progress {
     #[must_use]
     pub fn task(&self, name: &str, total: Option<u64>, unit: Unit) -> Task {
         let bar = matches!(self.shown, Shown::Bars).then(|| {
-            let template = if total.is_some() { "{prefix} [{bar:24}] {msg}" } else { "{prefix} {spinner} {msg}" };
+            let template =
+                if total.is_some() { "{prefix} [{bar:24}] {msg}" } else { "{prefix} {spinner} {msg}" };
             let style = ProgressStyle::with_template(template).expect("the template is a constant");
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
             bar.set_style(style.progress_chars("=> "));
@@ -91,7 +92,14 @@ impl Progress {
             samples: VecDeque::from([(now, 0)]),
             last_shown: now,
         };
-        let task = Task { name: name.to_owned(), unit, started: now, shown: self.shown.clone(), bar, state: state.into() };
+        let task = Task {
+            name: name.to_owned(),
+            unit,
+            started: now,
+            shown: self.shown.clone(),
+            bar,
+            state: state.into(),
+        };
         task.change(|_| {});
         task
     }

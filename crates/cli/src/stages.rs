@@ -66,7 +66,8 @@ impl Key {
         let mut hasher = blake3::Hasher::new();
         for file in files_below(path)? {
             let metadata = file.metadata().with_context(|| format!("cannot look at `{}`", file.display()))?;
-            let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+            let changed =
+                metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
             let name = file.strip_prefix(path).unwrap_or(&file).to_string_lossy();
             let fields = (name, metadata.len(), changed.map(|time| time.as_nanos().to_string()));
             hasher.update(&serde_json::to_vec(&fields)?);
@@ -155,7 +156,8 @@ impl Run {
     /// If another process works in it, or the folder cannot be written to.
     pub fn open(runs: &Path, name: &str, recipe: &str, progress: Progress) -> anyhow::Result<Self> {
         let folder = runs.join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
         let lock = lock(&folder)?;
         write_file(folder.join("recipe.toml"), recipe.as_bytes())?;
         Ok(Self { folder, progress, verify: false, _lock: lock })
@@ -211,7 +213,8 @@ impl Run {
         if !goes_on {
             clear(&folder)?;
         }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
         let note = |seconds| write_json(&folder.join(STARTED), &Started { key: key.clone(), seconds });
         if stage.resumable {
             note(earlier)?;
@@ -241,7 +244,8 @@ impl Run {
     fn damaged(&self, folder: &Path, record: &Record) -> Vec<String> {
         let whole = |entry: &FileEntry| {
             let path = folder.join(&entry.name);
-            let size = path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == entry.bytes);
+            let size =
+                path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == entry.bytes);
             size && (!self.verify || hash(&path).is_ok_and(|hash| hash == entry.blake3))
         };
         record.outputs.iter().filter(|entry| !whole(entry)).map(|entry| entry.name.clone()).collect()
@@ -300,7 +304,9 @@ fn outputs_of(folder: &Path) -> anyhow::Result<Vec<FileEntry>> {
     let mut outputs = Vec::new();
     for path in files_below(folder)? {
         let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
-        if [RECORD, STARTED].contains(&name.as_str()) || name.split(['/', '\\']).any(|part| part.starts_with('.')) {
+        if [RECORD, STARTED].contains(&name.as_str())
+            || name.split(['/', '\\']).any(|part| part.starts_with('.'))
+        {
             continue;
         }
         let bytes = path.metadata().with_context(|| format!("cannot look at `{}`", path.display()))?.len();
@@ -360,7 +366,11 @@ mod tests {
 
     impl Three {
         fn new() -> Self {
-            Self { runs: tempfile::tempdir().unwrap(), settings: [json!(1), json!(1), json!(1)], verify: false }
+            Self {
+                runs: tempfile::tempdir().unwrap(),
+                settings: [json!(1), json!(1), json!(1)],
+                verify: false,
+            }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -434,7 +444,10 @@ mod tests {
         let mut three = Three::new();
         let (done, result) = three.go("a");
         let error = result.unwrap_err();
-        assert_eq!((done, format!("{error:#}")), (vec!["a".into()], "stage `a` stopped: disk on fire".into()));
+        assert_eq!(
+            (done, format!("{error:#}")),
+            (vec!["a".into()], "stage `a` stopped: disk on fire".into())
+        );
         let (done, _) = three.go("b");
         assert_eq!(done, ["a", "b"], "a starts anew, in an empty folder");
         let (done, _) = three.go("b");

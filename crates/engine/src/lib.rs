@@ -1,4 +1,38 @@
 //! Fused operators for small language models, forward and backward, on the CPU.
+//!
+//! A model calls operators on a [`Tape`]; the tape runs them at once and remembers what the way back needs.
+//! There is no general array library underneath: each operator is one pass written for what a transformer
+//! does, in f32 or in bf16 with f32 sums, for AVX-512, AVX2, AMX tiles or plain Rust ([`Isa`]), chosen when
+//! the program starts.
+//!
+//! Two promises hold for all of them. Results are the same bytes for any number of [`Threads`], since every
+//! sum has a fixed order. And a token's result does not depend on which other tokens are computed with it, so
+//! that a prompt read at once and token by token gives the same text.
+//!
+//! ```
+//! use elmwood_engine::{Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Parameters, Tape};
+//!
+//! // The smallest language model: an embedding, a norm, and the embedding again as output.
+//! let mut parameters = Parameters::new();
+//! let embedding = parameters.add(4, 2, &[1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, -1.0]);
+//! let norm = parameters.add(1, 2, &[1.0, 1.0]);
+//! let mut batch = Batch::new(3);
+//! batch.push_document(&[0, 1, 2]);
+//!
+//! let (cpu, mut arena) = (Cpu::new(0)?, Arena::default());
+//! let mut gradients = Gradients::new(&parameters);
+//! let mut tape = Tape::recording(&cpu, &mut arena, &parameters, &batch, Dtype::F32);
+//! let x = tape.embedding(embedding);
+//! let hidden = tape.rms_norm(x, norm, 1e-6);
+//! let gradient = LossGradient { gradients: &mut gradients, z: 0.0, grad_scale: 1.0 };
+//! let loss = tape.cross_entropy(hidden, embedding, &mut [0.0; 3], Some(gradient));
+//! tape.backward(&mut gradients);
+//! assert_eq!(loss.targets, 2);
+//! assert!(gradients.norm(&cpu) > 0.0);
+//! # Ok::<(), elmwood_engine::IsaError>(())
+//! ```
+#![allow(unsafe_code, reason = "SIMD, tile instructions and the thread pool live here")]
+
 mod amx;
 mod batch;
 mod cache;

@@ -124,7 +124,18 @@ impl<'a> Tape<'a> {
         dtype: Dtype,
     ) -> Self {
         let (values, gradients, nodes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { cpu, arena, parameters, batch, dtype, recording: false, packed: None, values, gradients, nodes }
+        Self {
+            cpu,
+            arena,
+            parameters,
+            batch,
+            dtype,
+            recording: false,
+            packed: None,
+            values,
+            gradients,
+            nodes,
+        }
     }
 
     /// Uses matrices that were packed before: for generation, where they stay the same.
@@ -462,7 +473,14 @@ impl<'a> Tape<'a> {
         }
         let weight = self.parameters.get(weight);
         let precision = Precision::from(self.dtype);
-        let packed = PackedMatrix::new(self.cpu, self.arena, &along_cols(weight), weight.rows(), weight.cols(), precision);
+        let packed = PackedMatrix::new(
+            self.cpu,
+            self.arena,
+            &along_cols(weight),
+            weight.rows(),
+            weight.cols(),
+            precision,
+        );
         multiply(self.cpu, x, rows, &packed, output);
         packed.give_back(self.arena);
     }

@@ -46,7 +46,9 @@ fn main() {
             loss = step.run();
         }
         let (seconds, tokens, rss) = (began.elapsed().as_secs_f64(), n * ROWS * SEQ, peak_rss_bytes());
-        say(&format!(r#"{{"seconds": {seconds}, "tokens": {tokens}, "loss": {loss}, "peak_rss_bytes": {rss}}}"#));
+        say(&format!(
+            r#"{{"seconds": {seconds}, "tokens": {tokens}, "loss": {loss}, "peak_rss_bytes": {rss}}}"#
+        ));
     }
 }
 
@@ -113,7 +115,8 @@ impl Step {
         self.steps += 1;
         let norm = self.gradients.norm(&self.cpu);
         let clip = (1.0 / (norm + 1e-6)).min(1.0) as f32;
-        let adamw = AdamW { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: self.steps };
+        let adamw =
+            AdamW { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: self.steps };
         self.moments.step(&self.cpu, &adamw, clip, &mut self.gradients, self.model.parameters_mut());
         loss.cross_entropy / n
     }
@@ -123,6 +126,7 @@ impl Step {
 fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
+    let kib =
+        line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }

@@ -43,7 +43,12 @@ pub(crate) fn folder_of(checkpoints: &Path, step: u64) -> PathBuf {
 }
 
 /// Writes a checkpoint.
-pub(crate) fn save(checkpoints: &Path, progress: &Progress, model: &Model, moments: &Moments) -> Result<PathBuf, Error> {
+pub(crate) fn save(
+    checkpoints: &Path,
+    progress: &Progress,
+    model: &Model,
+    moments: &Moments,
+) -> Result<PathBuf, Error> {
     let target = folder_of(checkpoints, progress.step);
     let folder = FolderWriter::create(&target)?;
     let weights = model.to_weights();
@@ -84,7 +89,8 @@ pub(crate) fn load(folder: &Path) -> Result<Restored, Error> {
     for (moment, tensors) in [("mean", &mut moments.mean), ("square", &mut moments.square)] {
         for (spec, tensor) in weights.tensors().iter().map(|tensor| &tensor.spec).zip(tensors) {
             let name = format!("{moment}.{}", spec.name);
-            let wrong = |reason: &str| Error::State { path: path.clone(), reason: format!("`{name}` {reason}") };
+            let wrong =
+                |reason: &str| Error::State { path: path.clone(), reason: format!("`{name}` {reason}") };
             let stored = file.tensor(&name).ok_or_else(|| wrong("is missing"))?;
             if stored.shape != spec.shape || !stored.read_f32(tensor.f32_mut()) {
                 return Err(wrong("has another shape or type"));
@@ -135,7 +141,8 @@ pub(crate) fn prune(checkpoints: &Path, keep: usize, every: u64, steps: u64, bes
     let found = list(checkpoints);
     let newest = found.last().map_or(0, |(step, _)| *step);
     let on_grid = |step: u64| step.is_multiple_of(every) || step == steps;
-    let kept: Vec<u64> = found.iter().rev().map(|(step, _)| *step).filter(|step| on_grid(*step)).take(keep).collect();
+    let kept: Vec<u64> =
+        found.iter().rev().map(|(step, _)| *step).filter(|step| on_grid(*step)).take(keep).collect();
     for (step, path) in found {
         if step != newest && step != best && !kept.contains(&step) {
             fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
@@ -145,7 +152,12 @@ pub(crate) fn prune(checkpoints: &Path, keep: usize, every: u64, steps: u64, bes
 }
 
 /// The mean of the last `count` checkpoints on the grid of `every` steps; `None` if fewer are there.
-pub(crate) fn average(checkpoints: &Path, count: usize, every: u64, steps: u64) -> Result<Option<Weights>, Error> {
+pub(crate) fn average(
+    checkpoints: &Path,
+    count: usize,
+    every: u64,
+    steps: u64,
+) -> Result<Option<Weights>, Error> {
     let on_grid = |step: u64| step.is_multiple_of(every) || step == steps;
     let mut found = list(checkpoints);
     found.retain(|(step, _)| on_grid(*step));

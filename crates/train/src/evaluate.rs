@@ -33,7 +33,14 @@ impl HeldOutLoss {
 }
 
 /// The loss of the first `rows` rows of `data`, or of all if there are fewer.
-pub fn evaluate(model: &Model, cpu: &Cpu, arena: &mut Arena, dtype: Dtype, data: &PackedTokens, rows: usize) -> HeldOutLoss {
+pub fn evaluate(
+    model: &Model,
+    cpu: &Cpu,
+    arena: &mut Arena,
+    dtype: Dtype,
+    data: &PackedTokens,
+    rows: usize,
+) -> HeldOutLoss {
     let mut batch = Batch::new(data.seq_len());
     let mut per_token = Vec::new();
     let mut loss = HeldOutLoss::default();

@@ -52,11 +52,13 @@ impl MetricsWriter {
         };
         // A line that was torn by a kill does not parse, and nothing after it counts.
         let kept = former.split_inclusive('\n').take_while(|line| {
-            line.ends_with('\n') && serde_json::from_str(line).is_ok_and(|metrics: StepMetrics| metrics.step <= step)
+            line.ends_with('\n')
+                && serde_json::from_str(line).is_ok_and(|metrics: StepMetrics| metrics.step <= step)
         });
         elmwood_durable::write_file(&path, kept.collect::<String>().as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("write", &path))?;
-        let events = EventWriter::create(&folder.join("tensorboard"), step + 1).map_err(Error::io("write", folder))?;
+        let events =
+            EventWriter::create(&folder.join("tensorboard"), step + 1).map_err(Error::io("write", folder))?;
         Ok(Self { path, file, events })
     }
 
@@ -74,7 +76,9 @@ impl MetricsWriter {
         ];
         for (tag, value) in scalars {
             if let Some(value) = value {
-                self.events.scalar(tag, metrics.step, now, value as f32).map_err(Error::io("write", &self.path))?;
+                self.events
+                    .scalar(tag, metrics.step, now, value as f32)
+                    .map_err(Error::io("write", &self.path))?;
             }
         }
         self.events.flush().map_err(Error::io("write", &self.path))

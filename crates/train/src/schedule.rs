@@ -27,7 +27,8 @@ impl Schedule {
         if step < self.warmup_steps {
             return FIRST + step as f64 * (self.peak - FIRST) / self.warmup_steps as f64;
         }
-        let (done, length) = (step - self.warmup_steps, (self.steps + 1).saturating_sub(self.warmup_steps).max(1));
+        let (done, length) =
+            (step - self.warmup_steps, (self.steps + 1).saturating_sub(self.warmup_steps).max(1));
         let angle = std::f64::consts::PI * done.min(length) as f64 / length as f64;
         self.floor + 0.5 * (self.peak - self.floor) * (1.0 + angle.cos())
     }

@@ -103,8 +103,11 @@ impl Settings {
         ];
         let not_negative =
             [("weight_decay", self.weight_decay), ("grad_clip", self.grad_clip), ("z_loss", self.z_loss)];
-        let below_one =
-            [("min_lr_ratio", self.min_lr_ratio, 1.0), ("beta1", self.beta1, 0.999_999), ("beta2", self.beta2, 0.999_999)];
+        let below_one = [
+            ("min_lr_ratio", self.min_lr_ratio, 1.0),
+            ("beta1", self.beta1, 0.999_999),
+            ("beta2", self.beta2, 0.999_999),
+        ];
         let wrong = |setting, value: f64, want: &'static str| Err(Error::Setting { setting, value, want });
         for (setting, value) in positive {
             if !(value > 0.0 && value.is_finite()) {

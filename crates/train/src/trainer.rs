@@ -80,10 +80,18 @@ pub fn train(
 fn check_fit(settings: &Settings, config: &OpenElmConfig, data: &PackedTokens) -> Result<(), Error> {
     let mismatch = |what| Err(Error::Mismatch { what });
     if data.vocab_size() as usize > config.vocab_size() {
-        return mismatch(format!("ids up to {}, a vocabulary of {}", data.vocab_size() - 1, config.vocab_size()));
+        return mismatch(format!(
+            "ids up to {}, a vocabulary of {}",
+            data.vocab_size() - 1,
+            config.vocab_size()
+        ));
     }
     if data.seq_len() > config.max_context_length() {
-        return mismatch(format!("rows of {} tokens, a context of {}", data.seq_len(), config.max_context_length()));
+        return mismatch(format!(
+            "rows of {} tokens, a context of {}",
+            data.seq_len(),
+            config.max_context_length()
+        ));
     }
     if data.rows() < settings.rows_per_step() {
         let (rows, needed, seq_len) = (data.rows(), settings.rows_per_step(), data.seq_len());
@@ -138,7 +146,8 @@ impl<'a> Run<'a> {
                 let model = Model::new(config.clone(), &Weights::init(config, settings.seed));
                 let moments = Moments::new(model.parameters());
                 let best = (0, f64::INFINITY);
-                let progress = Progress { fingerprint, step: 0, rows: 0, tokens: 0, eval_loss: f64::INFINITY, best };
+                let progress =
+                    Progress { fingerprint, step: 0, rows: 0, tokens: 0, eval_loss: f64::INFINITY, best };
                 Restored { progress, model, moments }
             }
         };
@@ -178,7 +187,8 @@ impl<'a> Run<'a> {
         let (mut cross_entropy, mut squared_log_z) = (0.0, 0.0);
         for batch in &self.batches {
             let parameters = self.model.parameters();
-            let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, batch, settings.dtype.into());
+            let mut tape =
+                Tape::recording(&self.cpu, &mut self.arena, parameters, batch, settings.dtype.into());
             let hidden = self.model.forward(&mut tape, None);
             let gradient = LossGradient {
                 gradients: &mut self.gradients,
@@ -209,7 +219,8 @@ impl<'a> Run<'a> {
             weight_decay: settings.weight_decay as f32,
             step: step + 1,
         };
-        let clip = if settings.grad_clip > 0.0 { (settings.grad_clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clip =
+            if settings.grad_clip > 0.0 { (settings.grad_clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         let parameters = self.model.parameters_mut();
         self.moments.step(&self.cpu, &adamw, clip as f32, &mut self.gradients, parameters);
         self.progress.step += 1;
@@ -243,7 +254,8 @@ impl<'a> Run<'a> {
     /// The held-out loss of a part of the rows, in nats per token.
     fn evaluate(&mut self) -> f64 {
         let dtype = self.settings.dtype.into();
-        evaluate(&self.model, &self.cpu, &mut self.arena, dtype, self.held_out, self.settings.eval_rows).mean()
+        evaluate(&self.model, &self.cpu, &mut self.arena, dtype, self.held_out, self.settings.eval_rows)
+            .mean()
     }
 
     /// Writes a checkpoint of the present state and removes those that are no longer needed.
@@ -270,7 +282,8 @@ impl<'a> Run<'a> {
             evaluate(model, &self.cpu, &mut self.arena, settings.dtype.into(), self.held_out, usize::MAX)
         };
         let last = judge(&self.model);
-        let mean = checkpoint::average(&checkpoints, settings.average_last, settings.save_every, settings.steps)?;
+        let mean =
+            checkpoint::average(&checkpoints, settings.average_last, settings.save_every, settings.steps)?;
         let mean = mean.map(|weights| (judge(&Model::new(config.clone(), &weights)), weights));
         let averaged = mean.as_ref().map(|(loss, _)| *loss);
         let (held_out, weights) = match mean {
@@ -279,7 +292,14 @@ impl<'a> Run<'a> {
         };
         let model = self.folder.join("model");
         weights.save(&model, &config, FloatType::F32)?;
-        Ok(Outcome { model, held_out, last, averaged, steps: self.progress.step, tokens: self.progress.tokens })
+        Ok(Outcome {
+            model,
+            held_out,
+            last,
+            averaged,
+            steps: self.progress.step,
+            tokens: self.progress.tokens,
+        })
     }
 }
 

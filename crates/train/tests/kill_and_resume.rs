@@ -86,7 +86,9 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     while kills < KILLS {
         let mut child = start(&killed).spawn().unwrap();
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        thread::sleep(duration.mul_f64(f64::from(state >> 8) / f64::from(1 << 24) / 14.0) + Duration::from_millis(1));
+        thread::sleep(
+            duration.mul_f64(f64::from(state >> 8) / f64::from(1 << 24) / 14.0) + Duration::from_millis(1),
+        );
         if child.try_wait().unwrap().is_some() {
             break;
         }

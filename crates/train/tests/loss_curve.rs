@@ -63,17 +63,23 @@ fn curve(isa: Isa, dtype: Dtype, curve: &Value) -> Vec<(f64, f64)> {
 }
 
 fn check(dtype: Dtype, reference: &str, every: f64, mean: f64, norm_bound: f64) {
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(folder().join("curve.json")).unwrap()).unwrap();
+    let golden: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder().join("curve.json")).unwrap()).unwrap();
     let want = numbers(&golden[reference]["loss"]);
     let norms = numbers(&golden[reference]["grad_norm"]);
     for isa in Isa::available() {
         let got = curve(isa, dtype, &golden);
-        let differences: Vec<f64> = got.iter().zip(&want).map(|((got, _), want)| (got / want - 1.0).abs()).collect();
+        let differences: Vec<f64> =
+            got.iter().zip(&want).map(|((got, _), want)| (got / want - 1.0).abs()).collect();
         let largest = differences.iter().fold(0.0, |a: f64, b| a.max(*b));
         let average = differences.iter().sum::<f64>() / 100.0;
         println!("{isa} {dtype:?} against {reference}: largest {largest:.2e}, mean {average:.2e}");
-        assert!(largest < every && average < mean, "{isa} {dtype:?}: {largest:e} at most, {average:e} in the mean");
-        let norm = got.iter().zip(&norms).map(|((_, got), want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
+        assert!(
+            largest < every && average < mean,
+            "{isa} {dtype:?}: {largest:e} at most, {average:e} in the mean"
+        );
+        let norm =
+            got.iter().zip(&norms).map(|((_, got), want)| (got / want - 1.0).abs()).fold(0.0, f64::max);
         assert!(norm < norm_bound, "{isa} {dtype:?}: gradient norm differs by {norm:e}");
     }
 }

@@ -25,7 +25,8 @@ fn run(settings: &Settings, folder: &Path, threads: usize) -> Result<(Outcome, V
     };
     let folder = folder.join("run");
     fs::create_dir_all(&folder).unwrap();
-    let outcome = train(settings, &common::config(64), &data, &held_out, &folder, threads, &|| false, &mut observe)?;
+    let outcome =
+        train(settings, &common::config(64), &data, &held_out, &folder, threads, &|| false, &mut observe)?;
     Ok((outcome, losses))
 }
 
@@ -50,11 +51,13 @@ fn one_batch_is_learned_by_heart() {
     let folder = tempfile::tempdir().unwrap();
     let data = common::corpus(&folder.path().join("one.safetensors"), 3, 64);
     let rows = data.rows();
-    let settings = Settings { batch_rows: rows, grad_accum: 1, steps: 300, weight_decay: 0.0, ..common::settings() };
+    let settings =
+        Settings { batch_rows: rows, grad_accum: 1, steps: 300, weight_decay: 0.0, ..common::settings() };
     let settings = Settings { dtype: Dtype::F32, save_every: 300, ..settings };
     let run = folder.path().join("run");
     fs::create_dir(&run).unwrap();
-    let outcome = train(&settings, &common::config(64), &data, &data, &run, 2, &|| false, &mut |_| {}).unwrap();
+    let outcome =
+        train(&settings, &common::config(64), &data, &data, &run, 2, &|| false, &mut |_| {}).unwrap();
     // What remains is the first token of each document, which nothing tells in advance.
     assert!(outcome.last.mean() < 0.1, "{} nats per token", outcome.last.mean());
 }
@@ -62,11 +65,15 @@ fn one_batch_is_learned_by_heart() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { lr: 1e30, warmup_steps: 10, grad_clip: 0.0, save_every: 1, ..common::settings() };
+    let settings =
+        Settings { lr: 1e30, warmup_steps: 10, grad_clip: 0.0, save_every: 1, ..common::settings() };
     let error = run(&settings, folder.path(), 2).unwrap_err();
     let text = error.to_string();
     let Error::NotFinite { step, .. } = error else { panic!("{text}") };
-    assert!(text.contains("lower `lr`") && text.contains(&format!("checkpoint of step {step} is kept")), "{text}");
+    assert!(
+        text.contains("lower `lr`") && text.contains(&format!("checkpoint of step {step} is kept")),
+        "{text}"
+    );
     let (kept, _) = newest_checkpoint(&folder.path().join("run")).unwrap().unwrap();
     assert!(kept.ends_with(format!("step-{step:08}")), "{}", kept.display());
 }

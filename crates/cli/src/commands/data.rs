@@ -192,7 +192,12 @@ fn stats(args: &StatsArgs, session: &Session) -> anyhow::Result<()> {
     }
     text += "largest sources\n";
     for source in stats.sources.iter().take(10) {
-        text += &format!("  {:<40} {:>8} documents, {}B\n", source.source, source.documents, short(source.text_bytes as f64));
+        text += &format!(
+            "  {:<40} {:>8} documents, {}B\n",
+            source.source,
+            source.documents,
+            short(source.text_bytes as f64)
+        );
     }
     Ok(session.print(&text, &to_value(&stats)?)?)
 }

@@ -50,7 +50,8 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(tokenizer_file(&args.model))?;
     let model = Model::new(config, &weights);
     drop(weights);
-    let prompt = if args.prompt == "-" { std::io::read_to_string(std::io::stdin())? } else { args.prompt.clone() };
+    let prompt =
+        if args.prompt == "-" { std::io::read_to_string(std::io::stdin())? } else { args.prompt.clone() };
     let mut ids = vec![tokenizer.bos()];
     ids.extend(tokenizer.encode(&prompt));
     let sampling = Sampling {

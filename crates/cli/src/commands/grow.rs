@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use elmwood_train::METRICS;
 use serde_json::{Value, json};
 
+use crate::doctor;
 use crate::pipeline::{Grown, Judgement, Pipeline, summary};
 use crate::progress::{duration, short};
 use crate::recipe::{self, Recipe};
+use crate::report::ReportData;
 use crate::session::Session;
 use crate::stages::Run;
 
@@ -64,10 +66,36 @@ impl RecipeArgs {
 /// A wrong recipe, a run that is already at work, or what a stage runs into.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let recipe = args.recipe.load()?;
-    let run = Run::open(&args.recipe.runs, &recipe.name, &recipe.to_toml(), session.progress())?.verify(args.verify);
+    let run = Run::open(&args.recipe.runs, &recipe.name, &recipe.to_toml(), session.progress())?
+        .verify(args.verify);
     let grown = Pipeline::new(&recipe, &run, session).grow()?;
+    write_report(&recipe, &run, &grown)?;
     let (text, json) = tell(&recipe, &run, &grown)?;
     Ok(session.print(&text, &json)?)
+}
+
+/// Puts the page that shows everything into the folder of the run.
+fn write_report(recipe: &Recipe, run: &Run, grown: &Grown) -> anyhow::Result<()> {
+    let metrics = std::fs::read_to_string(grown.train.folder.join(METRICS)).unwrap_or_default();
+    let machine = doctor::examine(run.folder()).summary();
+    let toml = recipe.to_toml();
+    let report = ReportData {
+        name: &recipe.name,
+        recipe: &toml,
+        source: match &recipe.source.path {
+            Some(path) => path.display().to_string(),
+            None if grown.corpus.is_generated() => "a small site of made-up documentation".into(),
+            None => "the documentation of Rust that rustup installed".into(),
+        },
+        extract: summary(&grown.corpus.extract)?,
+        funnel: summary(&grown.corpus.curate)?,
+        trained: &grown.train.record.summary,
+        metrics: metrics.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+        judgement: summary(&grown.judge)?,
+        stages: grown.stages().collect(),
+        machine,
+    };
+    Ok(elmwood_durable::write_file(run.folder().join(REPORT), report.to_html().as_bytes())?)
 }
 
 /// What was made, and what to do with it.

@@ -107,7 +107,9 @@ fn encode(args: &EncodeArgs, session: &Session) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(tokenizer_file(&args.tokenizer))?;
     let bytes = match (args.words.as_ref().or(args.text.as_ref()), &args.file) {
         (Some(text), _) => text.clone().into_bytes(),
-        (None, Some(file)) => std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?,
+        (None, Some(file)) => {
+            std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?
+        }
         (None, None) => stdin()?,
     };
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -120,7 +122,8 @@ fn encode(args: &EncodeArgs, session: &Session) -> anyhow::Result<()> {
 
 fn decode(args: &DecodeArgs, session: &Session) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(tokenizer_file(&args.tokenizer))?;
-    let ids = if args.ids.is_empty() { ids_of(&String::from_utf8_lossy(&stdin()?))? } else { args.ids.clone() };
+    let ids =
+        if args.ids.is_empty() { ids_of(&String::from_utf8_lossy(&stdin()?))? } else { args.ids.clone() };
     if let Some(id) = ids.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
         let what = format!("there is no token {id}: ids go from 0 to {}", tokenizer.vocab_size() - 1);
         return Err(Fault::new(Exit::BadInput, what).into());

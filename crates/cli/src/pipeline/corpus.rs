@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use elmwood_data::{
-    CurateSettings, DocumentReader, ExtractSettings, ExtractStats, HELD_OUT, Kind, LineRules, PackSettings, Rules,
-    Source, TRAIN, curate, extract, pack, rust_docs, site,
+    CurateSettings, DocumentReader, ExtractSettings, ExtractStats, HELD_OUT, Kind, LineRules, PackSettings,
+    Rules, Source, TRAIN, curate, extract, pack, rust_docs, site,
 };
 use elmwood_model::{Progress as TokenizerProgress, Tokenizer};
 use serde_json::json;
@@ -18,6 +18,8 @@ use crate::stages::{Finished, Key, Stage};
 
 /// The file of documents that extraction writes.
 const DOCUMENTS: &str = "documents.jsonl.zst";
+/// The folder of the pages that Elmwood wrote itself, within that of extraction.
+pub(super) const SITE: &str = "site";
 /// Pages of the generated site where the recipe names no number.
 const SITE_PAGES: u64 = 4000;
 /// More text than this teaches a vocabulary nothing new.
@@ -42,7 +44,7 @@ impl Pipeline<'_> {
                 None => {
                     let pages = source.pages.unwrap_or(SITE_PAGES) as usize;
                     let settings = site::SiteSettings { pages, seed: recipe.seed, ..Default::default() };
-                    let path = folder.join("site");
+                    let path = folder.join(SITE);
                     site::generate(&path, &settings, &|progress| watch.update(progress))?;
                     path
                 }
@@ -50,7 +52,8 @@ impl Pipeline<'_> {
             let input = Source::of_kind(&path, kind)?.with_text_field(&source.text_field.0);
             let limit = source.pages.map(|pages| pages as usize);
             let settings = ExtractSettings { limit, seed: recipe.seed, ..Default::default() };
-            let stats = extract(&input, &settings, &folder.join(DOCUMENTS), &|progress| watch.update(progress))?;
+            let stats =
+                extract(&input, &settings, &folder.join(DOCUMENTS), &|progress| watch.update(progress))?;
             watch.finish();
             warn_if(stats.is_suspect(), self.session, &stats);
             Ok(to_value(stats))
@@ -72,9 +75,12 @@ impl Pipeline<'_> {
             let funnel = curate(&documents, folder, &settings, &|progress| watch.update(progress))?;
             watch.finish();
             if funnel.held_out.documents == 0 {
-                let what = format!("no document was held out of {}, so the model could not be judged", funnel.kept);
+                let what =
+                    format!("no document was held out of {}, so the model could not be judged", funnel.kept);
                 return Err(Fault::new(Exit::BadInput, what)
-                    .help("give more documents, raise `curate.held_out_share` or `curate.max_held_out_overlap`")
+                    .help(
+                        "give more documents, raise `curate.held_out_share` or `curate.max_held_out_overlap`",
+                    )
                     .into());
             }
             Ok(to_value(funnel))
@@ -109,7 +115,14 @@ impl Pipeline<'_> {
         self.run.stage(&stage, |folder, progress| {
             let tokenizer = Tokenizer::load(tokenizer.folder.join(TOKENIZER))?;
             let pack = |documents: &str, rows: &str| {
-                pack_file(&curated.folder.join(documents), "text", &tokenizer, &settings, &folder.join(rows), progress)
+                pack_file(
+                    &curated.folder.join(documents),
+                    "text",
+                    &tokenizer,
+                    &settings,
+                    &folder.join(rows),
+                    progress,
+                )
             };
             let (train, held_out) = (pack(TRAIN, TRAIN_ROWS)?, pack(HELD_OUT, HELD_OUT_ROWS)?);
             Ok(json!({ "train": train, "held_out": held_out, "filled_share": train.filled_share() }))
@@ -138,12 +151,16 @@ impl Pipeline<'_> {
                 found
             }
             _ => {
-                let path = source.path.clone().expect("a recipe was checked to have a path where one is needed");
+                let path =
+                    source.path.clone().expect("a recipe was checked to have a path where one is needed");
                 if !path.exists() {
                     let here = std::env::current_dir().unwrap_or_default();
                     return Err(Fault::new(Exit::BadInput, format!("there is no `{}`", path.display()))
                         .at("source.path")
-                        .help(format!("the working directory is `{}`; --set source.path=FOLDER changes it", here.display()))
+                        .help(format!(
+                            "the working directory is `{}`; --set source.path=FOLDER changes it",
+                            here.display()
+                        ))
                         .into());
                 }
                 Some(path)
@@ -186,7 +203,12 @@ pub fn curate_settings(curate: &Curate, seed: u64) -> CurateSettings {
 ///
 /// # Errors
 /// Files that cannot be read, a vocabulary that cannot be learned.
-pub fn train_tokenizer(files: &[PathBuf], field: &str, vocab_size: usize, progress: &Progress) -> anyhow::Result<Tokenizer> {
+pub fn train_tokenizer(
+    files: &[PathBuf],
+    field: &str,
+    vocab_size: usize,
+    progress: &Progress,
+) -> anyhow::Result<Tokenizer> {
     let mut failed = None;
     let mut bytes = 0;
     let texts = files
@@ -206,7 +228,9 @@ pub fn train_tokenizer(files: &[PathBuf], field: &str, vocab_size: usize, progre
     let task = progress.task("tokenizer", None, Unit::Bytes);
     let tokenizer = Tokenizer::train(texts, vocab_size, |progress| match progress {
         TokenizerProgress::Counted { bytes } => task.set(bytes),
-        TokenizerProgress::Merged { done, wanted } => task.message(format!("{done} of {wanted} tokens learned")),
+        TokenizerProgress::Merged { done, wanted } => {
+            task.message(format!("{done} of {wanted} tokens learned"))
+        }
         _ => {}
     })?;
     if let Some(error) = failed {
@@ -259,7 +283,8 @@ pub fn pack_file(
 fn warn_if(suspect: bool, session: &crate::session::Session, stats: &ExtractStats) {
     if suspect {
         let bad = stats.quarantine.records;
-        session.note(&format!("warning: {bad} records could not be read; the report lists the first of them"));
+        session
+            .note(&format!("warning: {bad} records could not be read; the report lists the first of them"));
     }
 }
 

@@ -54,7 +54,10 @@ impl Pipeline<'_> {
         };
         self.run.stage(&stage, |folder, progress| {
             let judgement = self.judgement(corpus, model, progress)?;
-            elmwood_durable::write_file(folder.join("judgement.json"), &serde_json::to_vec_pretty(&judgement)?)?;
+            elmwood_durable::write_file(
+                folder.join("judgement.json"),
+                &serde_json::to_vec_pretty(&judgement)?,
+            )?;
             Ok(to_value(judgement))
         })
     }
@@ -131,8 +134,11 @@ impl Pipeline<'_> {
             for prompt in prompts {
                 let mut ids = vec![tokenizer.bos()];
                 ids.extend(tokenizer.encode(prompt));
-                let sampling =
-                    Sampling { temperature: temperature as f32, seed: self.recipe.seed, ..Sampling::default() };
+                let sampling = Sampling {
+                    temperature: temperature as f32,
+                    seed: self.recipe.seed,
+                    ..Sampling::default()
+                };
                 let mut sampler = Sampler::new(sampling);
                 let on_token = |_| {
                     task.inc(1);

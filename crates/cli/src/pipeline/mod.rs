@@ -123,6 +123,12 @@ impl<'a> Pipeline<'a> {
 }
 
 impl Corpus {
+    /// Whether Elmwood wrote the pages itself.
+    #[must_use]
+    pub fn is_generated(&self) -> bool {
+        self.extract.folder.join(corpus::SITE).exists()
+    }
+
     fn load_tokenizer(&self) -> anyhow::Result<Tokenizer> {
         Ok(Tokenizer::load(self.tokenizer.folder.join(TOKENIZER))?)
     }
@@ -137,8 +143,9 @@ impl Corpus {
 /// # Errors
 /// If the stage's record was written by another version.
 pub fn summary<T: serde::de::DeserializeOwned>(stage: &Finished) -> anyhow::Result<T> {
-    serde_json::from_value(stage.record.summary.clone())
-        .with_context(|| format!("the record in `{}` is of another version; remove that folder", stage.folder.display()))
+    serde_json::from_value(stage.record.summary.clone()).with_context(|| {
+        format!("the record in `{}` is of another version; remove that folder", stage.folder.display())
+    })
 }
 
 fn to_value(value: impl serde::Serialize) -> Value {

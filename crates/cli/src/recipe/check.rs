@@ -25,8 +25,9 @@ pub(crate) fn check(recipe: &Recipe, layers: &[Layer]) -> Result<(), Error> {
     )?;
 
     if !layers.iter().any(|layer| layer.has("source.kind")) {
-        return Err(mistake("source.kind", "`source.kind` is missing: what is to be read?".into())
-            .help("add kind = \"rust-docs\", \"html\", \"text\", \"jsonl\", \"warc\" or \"site\" to [source]"));
+        return Err(mistake("source.kind", "`source.kind` is missing: what is to be read?".into()).help(
+            "add kind = \"rust-docs\", \"html\", \"text\", \"jsonl\", \"warc\" or \"site\" to [source]",
+        ));
     }
     must(source.pages != Some(0), "source.pages", "at least 1")?;
     must(!source.text_field.0.is_empty(), "source.text_field", "the name of a field")?;
@@ -119,7 +120,11 @@ pub(crate) fn check(recipe: &Recipe, layers: &[Layer]) -> Result<(), Error> {
     must(positive(train.lr) && train.lr <= 10.0, "train.lr", "above 0, at most 10")?;
     must(share(train.min_lr_ratio), "train.min_lr_ratio", "from 0 to 1: a share of `train.lr`")?;
     if let Some(steps) = train.steps {
-        must(train.warmup_steps <= steps, "train.warmup_steps", &format!("at most `train.steps`, which is {steps}"))?;
+        must(
+            train.warmup_steps <= steps,
+            "train.warmup_steps",
+            &format!("at most `train.steps`, which is {steps}"),
+        )?;
     }
     must(natural(train.weight_decay), "train.weight_decay", "0 or more")?;
     must(share(train.beta1) && train.beta1 < 1.0, "train.beta1", "at least 0, below 1")?;
@@ -151,12 +156,14 @@ fn check_path(recipe: &Recipe, layers: &[Layer]) -> Result<(), Error> {
             Ok(())
         } else {
             let what = format!("`source.path` is missing: where are the {} files?", source.kind.name());
-            Err(writer_of(layers, "source").mistake("source", what)
+            Err(writer_of(layers, "source")
+                .mistake("source", what)
                 .help("add path = \"FOLDER\" to [source], or --set source.path=FOLDER"))
         };
     };
     if source.kind == SourceKind::Site {
-        return Err(layer.mistake("source.path", "`source.path` has no meaning for kind = \"site\"")
+        return Err(layer
+            .mistake("source.path", "`source.path` has no meaning for kind = \"site\"")
             .help("a generated site is read from nowhere; leave the path out"));
     }
     path.try_exists().and_then(|there| if there { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }).map_err(

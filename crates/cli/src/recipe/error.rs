@@ -47,7 +47,13 @@ impl Error {
     }
 
     /// A mistake at `span`, in bytes, of `text`.
-    pub(crate) fn at(exit: Exit, file: &str, text: &str, span: Range<usize>, what: impl Into<String>) -> Self {
+    pub(crate) fn at(
+        exit: Exit,
+        file: &str,
+        text: &str,
+        span: Range<usize>,
+        what: impl Into<String>,
+    ) -> Self {
         let start = floor_boundary(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
@@ -121,10 +127,7 @@ mod tests {
         let start = text.find("\"日本").unwrap();
         let error = Error::at(Exit::BadInput, "x.toml", text, start..start + 8, "bad");
         assert_eq!(error.to_string(), "bad (x.toml:2:9)");
-        assert_eq!(
-            error.snippet.unwrap(),
-            "    |\n  2 | \tname = \"日本\"  # 語\n    | \t       ^^^^^^"
-        );
+        assert_eq!(error.snippet.unwrap(), "    |\n  2 | \tname = \"日本\"  # 語\n    | \t       ^^^^^^");
         // Spans beyond the text, or over several lines, are cut.
         for span in [0..usize::MAX, 999..1000, text.len()..text.len(), start + 2..start + 3] {
             assert!(Error::at(Exit::BadInput, "x", text, span, "bad").snippet.is_some());

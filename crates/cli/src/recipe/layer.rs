@@ -67,7 +67,8 @@ impl Layer {
         let mut span = 0..0;
         let mut table = Some(root.get_ref());
         for part in path.split('.') {
-            let Some((key, value)) = table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == part))
+            let Some((key, value)) =
+                table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == part))
             else {
                 break;
             };
@@ -87,7 +88,8 @@ impl Layer {
 /// Says in plain words what the TOML reader found.
 fn explain(error: &toml::de::Error, name: &str, text: &str, exit: Exit) -> Error {
     let span = error.span().unwrap_or(0..0);
-    let path = DeTable::parse(text).ok().and_then(|table| path_at(table.get_ref(), &span)).unwrap_or_default();
+    let path =
+        DeTable::parse(text).ok().and_then(|table| path_at(table.get_ref(), &span)).unwrap_or_default();
     let section = path.rsplit_once('.').map(|(section, _)| section);
     let message = error.message().lines().next().unwrap_or_default().trim();
     let at = |what: String| Error::at(exit, name, text, span.clone(), what);
@@ -106,11 +108,13 @@ fn explain(error: &toml::de::Error, name: &str, text: &str, exit: Exit) -> Error
         return at(format!("`{path}` cannot be \"{}\"", known[0])).help(help);
     }
     for prefix in ["invalid type: ", "invalid value: ", "invalid length "] {
-        let Some((found, expected)) = message.strip_prefix(prefix).and_then(|rest| rest.split_once(", expected "))
+        let Some((found, expected)) =
+            message.strip_prefix(prefix).and_then(|rest| rest.split_once(", expected "))
         else {
             continue;
         };
-        let found = if prefix == "invalid length " { format!("a list of {found}") } else { plain_found(found) };
+        let found =
+            if prefix == "invalid length " { format!("a list of {found}") } else { plain_found(found) };
         return at(format!("`{path}` must be {}, not {found}", plain_expected(expected)));
     }
     let what = if path.is_empty() { message.to_owned() } else { format!("{message}, in `{path}`") };
@@ -141,7 +145,9 @@ fn key_help(key: &str, section: Option<&str>, known: &[String]) -> String {
         return format!("did you mean `{near}`?");
     }
     for other in keys(None) {
-        if nearest(key, &keys(Some(&other))).is_some_and(|near| Some(other.as_str()) != section && !near.is_empty()) {
+        if nearest(key, &keys(Some(&other)))
+            .is_some_and(|near| Some(other.as_str()) != section && !near.is_empty())
+        {
             let near = nearest(key, &keys(Some(&other))).unwrap_or_default().to_owned();
             return format!("`{near}` belongs in [{other}]");
         }

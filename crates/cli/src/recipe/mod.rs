@@ -35,16 +35,19 @@ pub const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml")
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Settings of which one stands for the others: setting one by `--set` drops the others from the file.
-const ALTERNATIVES: [&[&str]; 2] = [&["train.tokens", "train.steps", "train.epochs"], &[
-    "model.preset",
-    "model.model_dim",
-    "model.num_transformer_layers",
-    "model.head_dim",
-    "model.num_gqa_groups",
-    "model.qkv_multipliers",
-    "model.ffn_multipliers",
-    "model.ffn_dim_divisor",
-]];
+const ALTERNATIVES: [&[&str]; 2] = [
+    &["train.tokens", "train.steps", "train.epochs"],
+    &[
+        "model.preset",
+        "model.model_dim",
+        "model.num_transformer_layers",
+        "model.head_dim",
+        "model.num_gqa_groups",
+        "model.qkv_multipliers",
+        "model.ffn_multipliers",
+        "model.ffn_dim_divisor",
+    ],
+];
 
 /// A whole recipe, with every default filled in and every value checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -179,7 +182,8 @@ fn shrink(table: &mut toml::Table) {
     let at_most = |table: &mut toml::Table, section: &str, key: &str, most: i64| {
         let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
         if let Some(section) = section.as_table_mut() {
-            let value = section.get(key).and_then(toml::Value::as_integer).map_or(most, |value| value.min(most));
+            let value =
+                section.get(key).and_then(toml::Value::as_integer).map_or(most, |value| value.min(most));
             section.insert(key.into(), value.into());
         }
     };

@@ -330,7 +330,9 @@ impl Train {
         let steps = match self.length() {
             Length::Steps(steps) => steps,
             Length::Tokens(tokens) => tokens.div_ceil(self.tokens_per_step()),
-            Length::Epochs(epochs) => (corpus_tokens as f64 * epochs / self.tokens_per_step() as f64).ceil() as u64,
+            Length::Epochs(epochs) => {
+                (corpus_tokens as f64 * epochs / self.tokens_per_step() as f64).ceil() as u64
+            }
         };
         steps.max(1)
     }

@@ -47,14 +47,23 @@ fn a_name_and_a_source_are_enough() {
 
 #[test]
 fn wrong_keys_are_named_with_the_right_one() {
-    check("[tokenizer]\nvocab_sise = 1", "unknown key `vocab_sise` @5:1 ~vocab_sise~ did you mean `vocab_size`?");
-    check("[tokeniser]\nvocab_size = 1", "unknown key `tokeniser` @4:2 ~tokeniser~ did you mean `tokenizer`?");
-    check("[train]\nlearning_rate = 1", "unknown key `learning_rate` @5:1 ~learning_rate~ did you mean `lr`?");
-    check("[model]\nvocab_size = 1", "unknown key `vocab_size` @5:1 ~vocab_size~ `vocab_size` belongs in [tokenizer]");
     check(
-        "[tokenizer]\nbanana = 1",
-        "unknown key `banana` @5:1 ~banana~ [tokenizer] knows `vocab_size`",
+        "[tokenizer]\nvocab_sise = 1",
+        "unknown key `vocab_sise` @5:1 ~vocab_sise~ did you mean `vocab_size`?",
     );
+    check(
+        "[tokeniser]\nvocab_size = 1",
+        "unknown key `tokeniser` @4:2 ~tokeniser~ did you mean `tokenizer`?",
+    );
+    check(
+        "[train]\nlearning_rate = 1",
+        "unknown key `learning_rate` @5:1 ~learning_rate~ did you mean `lr`?",
+    );
+    check(
+        "[model]\nvocab_size = 1",
+        "unknown key `vocab_size` @5:1 ~vocab_size~ `vocab_size` belongs in [tokenizer]",
+    );
+    check("[tokenizer]\nbanana = 1", "unknown key `banana` @5:1 ~banana~ [tokenizer] knows `vocab_size`");
 }
 
 #[test]
@@ -62,7 +71,10 @@ fn wrong_types_say_what_was_expected() {
     check("[train]\nlr = \"a\"", "`train.lr` must be a number, not the text \"a\" @5:6 ~\"a\"~");
     check("[train]\nsteps = 1.5", "`train.steps` must be a whole number of 0 or more, not `1.5` @5:9 ~1.5~");
     check("[train]\nsteps = -1", "`train.steps` must be a whole number of 0 or more, not `-1` @5:9 ~-1~");
-    check("[train]\ndtype = \"bf15\"", "`train.dtype` cannot be \"bf15\" @5:9 ~\"bf15\"~ did you mean \"bf16\"?");
+    check(
+        "[train]\ndtype = \"bf15\"",
+        "`train.dtype` cannot be \"bf15\" @5:9 ~\"bf15\"~ did you mean \"bf16\"?",
+    );
     check(
         "[train]\ndtype = \"int\"",
         "`train.dtype` cannot be \"int\" @5:9 ~\"int\"~ one of \"bf16\", \"f32\"",
@@ -77,7 +89,9 @@ fn wrong_types_say_what_was_expected() {
 
 #[test]
 fn broken_syntax_is_pointed_at() {
-    for (text, line) in [("name = ", 1), ("[source]\nkind = \"html", 2), ("a\n", 1), ("x = 1\nx = 2", 2), ("[", 1)] {
+    for (text, line) in
+        [("name = ", 1), ("[source]\nkind = \"html", 2), ("a\n", 1), ("x = 1\nx = 2", 2), ("[", 1)]
+    {
         let error = load(text, false, &[]).expect_err(text);
         assert_eq!((error.line, error.exit), (Some(line), Exit::BadInput), "{text:?}: {error}");
         assert!(error.snippet.is_some() && error.help.is_some());
@@ -90,12 +104,18 @@ fn values_that_cannot_be_meant_are_pointed_at() {
     check("[train]\nlr = nan", "`train.lr` must be above 0");
     check("[train]\nlr = inf", "`train.lr` must be above 0");
     check("[train]\nseq_len = 0", "`train.seq_len` must be at least 2");
-    check("[train]\nseq_len = 4096", "`train.seq_len` must be at most `model.max_context_length`, which is 2048");
+    check(
+        "[train]\nseq_len = 4096",
+        "`train.seq_len` must be at most `model.max_context_length`, which is 2048",
+    );
     check(
         "[train]\ntokens = 5\nsteps = 6",
         "`train.steps` contradicts `train.tokens`: each says how long to train @6:9 ~6~ keep one",
     );
-    check("[train]\nsteps = 6", "`train.warmup_steps` must be at most `train.steps`, which is 6 @4:2 ~train~");
+    check(
+        "[train]\nsteps = 6",
+        "`train.warmup_steps` must be at most `train.steps`, which is 6 @4:2 ~train~",
+    );
     check(
         "[model]\npreset = \"openelm-270m\"\nhead_dim = 64",
         "`model.head_dim` contradicts `model.preset`, which fixes it @6:12 ~64~",
@@ -119,14 +139,18 @@ fn a_source_that_is_not_there_is_named_with_the_working_directory() {
     assert!(said.starts_with("`source.path` is missing: where are the html files? @1:2 ~source~"), "{said}");
     assert!(complaint("", &[]).starts_with("`source.kind` is missing: what is to be read? @1:1"));
     let error = Recipe::load(Path::new("no/such.toml"), false, &[]).unwrap_err();
-    assert_eq!((error.exit, error.to_string().as_str()), (Exit::Io, "there is no such recipe (no/such.toml)"));
+    assert_eq!(
+        (error.exit, error.to_string().as_str()),
+        (Exit::Io, "there is no such recipe (no/such.toml)")
+    );
     assert!(error.help.unwrap().contains(&here));
 }
 
 #[test]
 fn settings_override_and_are_judged_alike() {
     let text = format!("{SOURCE}[train]\ntokens = 5000\nlr = 0.5\n");
-    let recipe = load(&text, false, &["train.lr=1e-3", "name=other", "train.steps = 70", "name=123"]).unwrap();
+    let recipe =
+        load(&text, false, &["train.lr=1e-3", "name=other", "train.steps = 70", "name=123"]).unwrap();
     assert_eq!((recipe.train.lr, recipe.name.as_str()), (1e-3, "123"));
     assert_eq!(recipe.train.length(), Length::Steps(70), "the file's `tokens` gives way");
 
@@ -167,7 +191,8 @@ fn what_was_run_can_be_run_again() {
         let recipe = Recipe::quickstart(false, &[set.into()]).unwrap();
         let copy = folder.path().join("recipe.toml");
         std::fs::write(&copy, recipe.to_toml()).unwrap();
-        let again = Recipe::load(&copy, false, &[]).unwrap_or_else(|error| panic!("{error}\n{}", recipe.to_toml()));
+        let again =
+            Recipe::load(&copy, false, &[]).unwrap_or_else(|error| panic!("{error}\n{}", recipe.to_toml()));
         assert_eq!(again.to_toml(), recipe.to_toml());
     }
 }

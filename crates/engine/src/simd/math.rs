@@ -17,7 +17,7 @@ pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     let mut p = s.splat(0.000_154_035_3);
     p = s.fma(p, rest, s.splat(1.333_355_8e-3));
     p = s.fma(p, rest, s.splat(9.618_129e-3));
-    p = s.fma(p, rest, s.splat(5.550_410_9e-2));
+    p = s.fma(p, rest, s.splat(5.550_411e-2));
     p = s.fma(p, rest, s.splat(2.402_265e-1));
     p = s.fma(p, rest, s.splat(std::f32::consts::LN_2));
     p = s.fma(p, rest, s.splat(1.0));

@@ -7,7 +7,7 @@ use elmwood_model::{OpenElmConfig, Scaling};
 use elmwood_train::{Dtype, Settings};
 
 /// Documents of bytes that a model can learn: sentences about counting.
-pub fn corpus(path: &Path, documents: usize, seq_len: usize) -> PackedTokens {
+pub(crate) fn corpus(path: &Path, documents: usize, seq_len: usize) -> PackedTokens {
     let text = |i: usize| {
         let sentences = (0..4 + i % 7).map(|j| format!("After {} comes {}. ", i + j, i + j + 1));
         Ok(Document::new(format!("page {i}"), None, sentences.collect::<String>()))
@@ -18,7 +18,7 @@ pub fn corpus(path: &Path, documents: usize, seq_len: usize) -> PackedTokens {
     PackedTokens::open(path).unwrap()
 }
 
-pub fn config(context: usize) -> OpenElmConfig {
+pub(crate) fn config(context: usize) -> OpenElmConfig {
     OpenElmConfig::new(&Scaling {
         model_dim: 32,
         num_transformer_layers: 3,
@@ -33,7 +33,7 @@ pub fn config(context: usize) -> OpenElmConfig {
     .unwrap()
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         dtype: Dtype::Bf16,
         batch_rows: 2,
