@@ -30,7 +30,7 @@ mod tiles {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     use std::sync::OnceLock;
 
-    use crate::matmul::Block;
+    use crate::matmul::{Block, Left};
 
     /// Whether the processor has bf16 tiles and the system lets this process use them.
     pub(crate) fn is_available() -> bool {
@@ -93,6 +93,15 @@ mod tiles {
     };
 
     const SIDE: usize = 32;
+    const LINE: usize = 64;
+
+    /// 32 rows of A: where they begin, and the bytes from a row to the next and from a group to the next.
+    #[derive(Clone, Copy)]
+    struct Rows {
+        start: *const u8,
+        row_bytes: usize,
+        group_bytes: usize,
+    }
 
     /// See [`crate::matmul::multiply_block`]; A is padded to whole tiles of 32 rows.
     ///
@@ -103,7 +112,16 @@ mod tiles {
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly));
             for row in (0..block.rows).step_by(SIDE) {
-                let a = block.a.as_ptr().add(row * block.groups * 16);
+                let a = match block.a {
+                    Left::Packed(units, _) => {
+                        let start = units.as_ptr().add(row * block.groups * 16).cast();
+                        Rows { start, row_bytes: LINE, group_bytes: SIDE * LINE }
+                    }
+                    Left::Rows(values, stride) => {
+                        let start = values.as_ptr().add(row * stride).cast();
+                        Rows { start, row_bytes: 2 * stride, group_bytes: LINE }
+                    }
+                };
                 for col in (0..block.cols).step_by(SIDE) {
                     let b = block.b.as_ptr().add(col / SIDE * block.panel_stride);
                     let (height, width) = (SIDE.min(block.rows - row), SIDE.min(block.cols - col));
@@ -137,14 +155,7 @@ mod tiles {
     ///
     /// # Safety
     /// The tiles must be configured; `a` and `b` must hold `groups` groups, `c` 32 rows of 32 values.
-    unsafe fn square(
-        a: *const u32,
-        b: *const u32,
-        groups: usize,
-        c: *mut f32,
-        stride: usize,
-        accumulate: bool,
-    ) {
+    unsafe fn square(a: Rows, b: *const u32, groups: usize, c: *mut f32, stride: usize, accumulate: bool) {
         let lower = c.wrapping_add(16 * stride);
         let stride = 4 * stride;
         // SAFETY: by the caller's promise. The compiler uses no tile registers, so none are clobbered.
@@ -172,20 +183,22 @@ mod tiles {
                 "jz 3f",
                 "2:",
                 "tileloadd tmm6, [{b} + {b_stride}]",
-                "tileloadd tmm4, [{a} + {a_stride}]",
+                "tileloadd tmm4, [{upper} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{b} + {b_stride} + 64]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {a_stride} + 1024]",
+                "tileloadd tmm5, [{lower} + {row}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 2048",
+                "add {upper}, {group}",
+                "add {lower}, {group}",
                 "add {b}, 2048",
                 "dec {groups}",
                 "jnz 2b",
                 "3:",
-                a = inout(reg) a => _, b = inout(reg) b => _, groups = inout(reg) groups => _,
-                a_stride = in(reg) 64_usize, b_stride = in(reg) 128_usize,
+                upper = inout(reg) a.start => _, lower = inout(reg) a.start.wrapping_add(16 * a.row_bytes) => _,
+                b = inout(reg) b => _, groups = inout(reg) groups => _,
+                row = in(reg) a.row_bytes, group = in(reg) a.group_bytes, b_stride = in(reg) 128_usize,
                 options(nostack, readonly),
             );
             asm!(

@@ -624,3 +624,6 @@ fn along_cols(tensor: &Tensor) -> Source<'_> {
 fn along_rows(tensor: &Tensor) -> Source<'_> {
     Source::along_rows(tensor, tensor.cols())
 }
+
+#[cfg(test)]
+mod tests;

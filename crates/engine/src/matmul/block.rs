@@ -8,16 +8,25 @@
 //!       for every row: broadcast one unit of A, multiply with both, add
 //! ```
 
+use half::bf16;
+
 use super::pack::{Layout, Precision};
 use crate::simd::{Simd, kernel};
 use crate::{Isa, amx};
 
-/// Packed operands of one product.
+/// The rows of A.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// Tiles, one after the other, the last one as high as there are rows left.
+    Packed(&'a [u32], Layout),
+    /// bf16 rows as they lie in memory, so many elements apart: what whole AMX tiles can load.
+    Rows(&'a [bf16], usize),
+}
+
+/// Operands of one product.
 #[derive(Debug)]
 pub(crate) struct Block<'a> {
-    /// Tiles of A, one after the other, the last one as high as there are rows left.
-    pub(crate) a: &'a [u32],
-    pub(crate) layout: Layout,
+    pub(crate) a: Left<'a>,
     pub(crate) rows: usize,
     /// The first of the panels of B, each at the unit at which the reduction starts.
     pub(crate) b: &'a [u32],
@@ -42,26 +51,35 @@ pub(crate) unsafe fn multiply_block(
 ) {
     // The kernels read through pointers; these checks are what makes that sound.
     let geometry = super::Geometry::of(isa, block.precision);
-    let a_len = geometry.packed_rows(block.rows) * block.groups * 16;
-    assert!(block.a.len() >= a_len, "A is packed for fewer rows");
     if block.rows == 0 || block.cols == 0 {
         return;
+    }
+    match block.a {
+        Left::Packed(units, _) => {
+            assert!(units.len() >= geometry.packed_rows(block.rows) * block.groups * 16, "A has fewer rows");
+        }
+        Left::Rows(values, stride) => {
+            assert!(geometry.loads_rows(block.rows, block.groups * 32), "rows of A that no tile loads");
+            assert!(values.len() >= (block.rows - 1) * stride + block.groups * 32, "A has fewer rows");
+        }
     }
     let panels = block.cols.div_ceil(geometry.width);
     let b_len = (panels - 1) * block.panel_stride + block.groups * 16 * geometry.width;
     assert!(block.b.len() >= b_len, "B is packed for fewer columns");
     if isa == Isa::Amx && block.precision == Precision::Bf16 {
-        assert!(block.layout == Layout::Lines, "tiles are loaded from lines");
+        assert!(!matches!(block.a, Left::Packed(_, Layout::Panels)), "tiles are loaded from lines");
         // SAFETY: an `Isa` of this kind proves the instructions; operands were checked, C is promised.
         unsafe { amx::multiply_block(block, c, stride, accumulate) };
         return;
     }
-    // SAFETY: operands were checked above, C is the caller's promise.
-    match (block.precision, block.layout) {
-        (Precision::F32, Layout::Lines) => multiply::<F32Unit, Lines>(isa, block, c, stride, accumulate),
-        (Precision::F32, Layout::Panels) => multiply::<F32Unit, Panels>(isa, block, c, stride, accumulate),
-        (Precision::Bf16, Layout::Lines) => multiply::<Bf16Pair, Lines>(isa, block, c, stride, accumulate),
-        (Precision::Bf16, Layout::Panels) => multiply::<Bf16Pair, Panels>(isa, block, c, stride, accumulate),
+    let Left::Packed(a, layout) = block.a else { unreachable!("only tiles load rows, see above") };
+    match (block.precision, layout) {
+        (Precision::F32, Layout::Lines) => multiply::<F32Unit, Lines>(isa, block, a, c, stride, accumulate),
+        (Precision::F32, Layout::Panels) => multiply::<F32Unit, Panels>(isa, block, a, c, stride, accumulate),
+        (Precision::Bf16, Layout::Lines) => multiply::<Bf16Pair, Lines>(isa, block, a, c, stride, accumulate),
+        (Precision::Bf16, Layout::Panels) => {
+            multiply::<Bf16Pair, Panels>(isa, block, a, c, stride, accumulate)
+        }
     }
 }
 
@@ -111,13 +129,13 @@ impl Order for Panels {
 }
 
 kernel! {
-    fn multiply[U: Unit, O: Order](s, block: &Block<'_>, c: *mut f32, stride: usize, accumulate: bool) {
+    fn multiply[U: Unit, O: Order](s, block: &Block<'_>, a: &[u32], c: *mut f32, stride: usize, accumulate: bool) {
         let width = 2 * crate::simd::lanes_of(s);
         let tile_rows = tile_rows_of(s);
         let mut row = 0;
         while row < block.rows {
             let height = tile_rows.min(block.rows - row);
-            let a = block.a[row * block.groups * 16..].as_ptr();
+            let a = a[row * block.groups * 16..].as_ptr();
             let mut col = 0;
             while col < block.cols {
                 let b = block.b[col / width * block.panel_stride..].as_ptr();

@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-pub(crate) use block::{Block, multiply_block};
+pub(crate) use block::{Block, Left, multiply_block};
 pub(crate) use pack::{Geometry, Layout, Precision, Source, Values, groups_of, pack_tile};
 
 use crate::Cpu;
@@ -140,7 +140,7 @@ pub(crate) fn multiply(cpu: &Cpu, a: &Source<'_>, rows: usize, b: &PackedMatrix,
             let mut first_k = 0;
             while first_k < b.k || first_k == 0 {
                 let k_range = first_k..(first_k + cut).min(b.k);
-                let a_block = pack_rows(cpu, a, &row_range, &k_range, b, packed);
+                let left = left_operand(cpu, a, &row_range, &k_range, b, packed);
                 let mut panel = panel_range.start;
                 while panel < panel_range.end {
                     let end = (panel + block_panels).min(panel_range.end);
@@ -148,8 +148,7 @@ pub(crate) fn multiply(cpu: &Cpu, a: &Source<'_>, rows: usize, b: &PackedMatrix,
                     let total_units = groups_of(b.k, b.precision) * 16 * width;
                     let offset = panel * total_units + first_k / b.precision.per_unit() * width;
                     let block = Block {
-                        a: a_block,
-                        layout: b.geometry.strided_layout_for(a),
+                        a: left,
                         rows: row_range.len(),
                         b: &b.units.as_slice()[offset..],
                         panel_stride: total_units,
@@ -170,16 +169,22 @@ pub(crate) fn multiply(cpu: &Cpu, a: &Source<'_>, rows: usize, b: &PackedMatrix,
     });
 }
 
-/// Packs rows of A in tiles of the kernel's height.
-fn pack_rows<'p>(
+/// Rows of A as the kernel takes them: as they lie in memory where it can, otherwise packed in tiles of its
+/// height.
+fn left_operand<'p>(
     cpu: &Cpu,
-    a: &Source<'_>,
+    a: &Source<'p>,
     rows: &Range<usize>,
     k: &Range<usize>,
     b: &PackedMatrix,
     packed: &'p mut Vec<u32>,
-) -> &'p [u32] {
+) -> Left<'p> {
     let geometry = b.geometry;
+    if geometry.loads_rows(rows.len(), k.len())
+        && let Some((values, stride)) = a.bf16_rows(rows.start, k.start)
+    {
+        return Left::Rows(values, stride);
+    }
     let groups = groups_of(k.len(), b.precision);
     let needed = geometry.packed_rows(rows.len()) * groups * 16;
     if packed.len() < needed {
@@ -194,7 +199,7 @@ fn pack_rows<'p>(
         pack_tile(cpu.isa, b.precision, a, first, valid, height, k.clone(), layout, out);
         offset += out.len();
     }
-    &packed[..needed]
+    Left::Packed(&packed[..needed], layout)
 }
 
 /// C, as the tasks share it.

@@ -84,6 +84,11 @@ impl Geometry {
         if self.whole_tiles { rows.next_multiple_of(self.rows) } else { rows }
     }
 
+    /// Whether A can be used as it lies in memory: whole tiles of whole lines, in bf16.
+    pub(crate) fn loads_rows(self, rows: usize, k: usize) -> bool {
+        self.whole_tiles && rows.is_multiple_of(self.rows) && k.is_multiple_of(32)
+    }
+
     /// The layout of A that costs the least to make from a source.
     pub(crate) fn strided_layout_for(self, source: &Source<'_>) -> Layout {
         if self.whole_tiles || source.contiguous { Layout::Lines } else { Layout::Panels }
@@ -137,6 +142,14 @@ impl<'a> Source<'a> {
     /// A row-major matrix reduced along its rows.
     pub(crate) fn along_rows(values: impl Into<Values<'a>>, stride: usize) -> Self {
         Self { values: values.into(), stride, contiguous: false }
+    }
+
+    /// bf16 rows from `row` and element `k` of a contiguous reduction on, and their distance.
+    pub(crate) fn bf16_rows(&self, row: usize, k: usize) -> Option<(&'a [bf16], usize)> {
+        match self.values {
+            Values::Bf16(x) if self.contiguous => Some((&x[row * self.stride + k..], self.stride)),
+            _ => None,
+        }
     }
 
     #[cfg(test)]

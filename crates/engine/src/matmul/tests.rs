@@ -76,6 +76,7 @@ fn products_of_all_orientations_types_and_odd_sizes() {
         (31, 17, 100),
         (33, 65, 16),
         (97, 40, 48),
+        (70, 33, 96),
     ];
     for isa in Isa::available() {
         for size in sizes {
@@ -100,17 +101,20 @@ fn a_long_reduction_is_cut_without_harm() {
 
 #[test]
 fn neither_threads_nor_other_rows_change_a_bit() {
-    let (m, n, k) = (150, 200, 300);
+    let (m, n, k) = (150, 200, 320);
     let (a, b) = (random(m * k, 4), random(n * k, 5));
+    let a_half: Vec<bf16> = a.iter().map(|x| bf16::from_f32(*x)).collect();
     for isa in Isa::available() {
         for precision in [Precision::F32, Precision::Bf16] {
+            // Rounded before or in packing: the same values, but only rows that are bf16 already go unpacked.
+            let a_values = if precision == Precision::Bf16 { Values::Bf16(&a_half) } else { Values::F32(&a) };
             let product = |threads, rows: usize| {
                 let cpu = Cpu::with(isa, threads);
                 let mut arena = Arena::default();
                 let b = Source::along_cols(Values::F32(&b), k);
                 let packed = PackedMatrix::new(&cpu, &mut arena, &b, n, k, precision);
                 let mut c = vec![0.0; rows * n];
-                multiply(&cpu, &Source::along_cols(Values::F32(&a), k), rows, &packed, Output::F32(&mut c));
+                multiply(&cpu, &Source::along_cols(a_values, k), rows, &packed, Output::F32(&mut c));
                 c
             };
             let whole = product(1, m);

@@ -136,6 +136,10 @@ pub(crate) fn cross_entropy(
         loss.cross_entropy += chunk_loss.iter().map(|x| f64::from(*x)).sum::<f64>();
         loss.squared_log_z += squares.iter().map(|x| f64::from(*x)).sum::<f64>();
     }
+    if let Some(backward) = backward.filter(|backward| backward.fresh) {
+        // No token came by that could have overwritten it.
+        backward.dhead.fill(0.0);
+    }
     loss.targets = targets.iter().filter(|target| **target != NO_TARGET).count();
     packed.give_back(arena);
     if let Some(packed) = packed_back {
@@ -185,6 +189,7 @@ fn softmax_rows<E: Element>(
                 continue;
             }
             let target = targets[row] as usize;
+            assert!(target < vocab, "target {target} is not in a vocabulary of {vocab}");
             let target_logit = logits[target];
             let log_z = log_partition(cpu.isa, logits);
             loss[0] = log_z - target_logit;

@@ -13,9 +13,11 @@ const GRAIN_COLS: usize = 64;
 /// # Panics
 /// If a token is not in the table.
 pub(crate) fn forward(cpu: &Cpu, table: &[f32], features: usize, tokens: &[u32], y: &mut [f32]) {
+    let ids = table.len() / features.max(1);
     let y = Parts::new(y);
     cpu.threads.run_ranges(tokens.len(), CHUNK_ROWS, |rows| {
         for row in rows {
+            assert!((tokens[row] as usize) < ids, "token {} is not in a table of {ids}", tokens[row]);
             let from = &table[tokens[row] as usize * features..][..features];
             // SAFETY: every row is written by one task.
             unsafe { y.part(row * features..(row + 1) * features) }.copy_from_slice(from);

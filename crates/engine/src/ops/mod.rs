@@ -24,3 +24,6 @@ pub(crate) fn add_partials(cpu: &crate::Cpu, partials: &[f32], total: &mut [f32]
         crate::elementwise::add_assign(cpu.isa, row, total);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -43,7 +43,8 @@ kernel! {
     }
 }
 
-/// `1 / sqrt(mean(x²) + eps)`.
+/// `1 / sqrt(mean(x²) + eps)`; NaN where the squares overflow, which otherwise would turn the largest rows
+/// into zeros.
 #[inline(always)]
 pub(super) fn reciprocal_rms<S: Simd, E: Element>(s: S, x: &[E], eps: f32) -> f32 {
     let mut squares = s.splat(0.0);
@@ -51,7 +52,8 @@ pub(super) fn reciprocal_rms<S: Simd, E: Element>(s: S, x: &[E], eps: f32) -> f3
         let x = load(s, x, i, n);
         squares = s.fma(x, x, squares);
     });
-    1.0 / (s.sum(squares) / x.len() as f32 + eps).sqrt()
+    let mean = s.sum(squares) / x.len() as f32;
+    if mean == f32::INFINITY { f32::NAN } else { 1.0 / (mean + eps).sqrt() }
 }
 
 /// Adds to `dx` and `dweight` (or overwrites `dweight` where `fresh`).

@@ -14,7 +14,7 @@ use half::bf16;
 use super::{Operands, Strided};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Geometry, Layout, Precision, Source, Values, groups_of, multiply_block, pack_tile,
+    Block, Geometry, Layout, Left, Precision, Source, Values, groups_of, multiply_block, pack_tile,
 };
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
 use crate::threads::Parts;
@@ -247,8 +247,7 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
         scratch.dscores.resize(side * side, 0.0);
         let by_coordinate = |a: &Packed, b: &[u32], c: &mut [f32]| {
             let block = Block {
-                a: &a.units[key / side * a.stride..],
-                layout: Layout::Lines,
+                a: Left::Packed(&a.units[key / side * a.stride..], Layout::Lines),
                 rows: keys,
                 b: &b[query * dim_groups * 16..],
                 panel_stride: dim_groups * 16 * width,
@@ -287,8 +286,7 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
                 &mut scratch.left,
             );
             let block = Block {
-                a: &scratch.left,
-                layout: Layout::Lines,
+                a: Left::Packed(&scratch.left, Layout::Lines),
                 rows: keys,
                 b: &right[query / precision.per_unit() * width..],
                 panel_stride: token_stride,
@@ -305,8 +303,7 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
         let layout = geometry.strided_layout_for(&source);
         pack_left(cpu, precision, geometry, &source, 0..queries, 0..keys, layout, &mut scratch.left);
         let block = Block {
-            a: &scratch.left,
-            layout,
+            a: Left::Packed(&scratch.left, layout),
             rows: queries,
             b: &scratch.keys_by_coordinate[key / precision.per_unit() * width..],
             panel_stride: token_stride,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::{Operands, block_queries};
 use crate::Cpu;
-use crate::matmul::{Block, Geometry, Layout, groups_of, multiply_block, pack_tile};
+use crate::matmul::{Block, Geometry, Layout, Left, groups_of, multiply_block, pack_tile};
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
 use crate::tensor::Arena;
 use crate::threads::Parts;
@@ -155,8 +155,7 @@ fn query_block(
         let cols = (end - key).min(BLOCK_KEYS);
         let groups = cols.div_ceil(per_group);
         let scores = Block {
-            a: &scratch.queries,
-            layout: Layout::Lines,
+            a: Left::Packed(&scratch.queries, Layout::Lines),
             rows,
             b: &keys[key * dim_groups * 16..],
             panel_stride: dim_groups * 16 * width,
@@ -200,8 +199,7 @@ fn query_block(
             }
         }
         let product = Block {
-            a: &scratch.probabilities,
-            layout: Layout::Lines,
+            a: Left::Packed(&scratch.probabilities, Layout::Lines),
             rows,
             b: &values[key / precision.per_unit() * width..],
             panel_stride: groups_of(mask.keys, precision) * 16 * width,
