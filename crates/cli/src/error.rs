@@ -151,6 +151,9 @@ impl Account {
         } else if account.exit == Exit::Interrupted {
             account.help = Some("run the same command again to go on where it stopped".into());
         }
+        if account.help.is_none() {
+            account.help = help_of(error, &account);
+        }
         account
     }
 
@@ -219,14 +222,93 @@ fn exit_of(error: &anyhow::Error) -> Exit {
             return error.exit;
         }
         if let Some(error) = cause.downcast_ref::<elmwood_durable::Error>() {
-            let refused = matches!(error, elmwood_durable::Error::Io { .. });
-            return if refused { Exit::Io } else { Exit::BadInput };
+            return exit_of_durable(error);
         }
-        if cause.is::<std::io::Error>() {
-            return Exit::Io;
+        if let Some(error) = cause.downcast_ref::<elmwood_data::Error>() {
+            return exit_of_data(error);
+        }
+        if let Some(error) = cause.downcast_ref::<elmwood_model::Error>() {
+            return exit_of_model(error);
+        }
+        if let Some(error) = cause.downcast_ref::<elmwood_train::Error>() {
+            return exit_of_train(error);
+        }
+        if cause.is::<elmwood_infer::Error>() {
+            return Exit::BadInput;
+        }
+        if cause.is::<elmwood_engine::IsaError>() {
+            return Exit::Usage;
+        }
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return exit_of_io(error);
         }
     }
     Exit::Failure
+}
+
+/// Content that is not what was expected is the file's fault, everything else that of the system.
+fn exit_of_io(error: &std::io::Error) -> Exit {
+    use std::io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+    let of_content = matches!(error.kind(), InvalidData | UnexpectedEof | Other);
+    if error.raw_os_error().is_none() && of_content { Exit::BadInput } else { Exit::Io }
+}
+
+fn exit_of_durable(error: &elmwood_durable::Error) -> Exit {
+    let refused = matches!(error, elmwood_durable::Error::Io { .. });
+    if refused { Exit::Io } else { Exit::BadInput }
+}
+
+fn exit_of_data(error: &elmwood_data::Error) -> Exit {
+    use elmwood_data::Error;
+    match error {
+        Error::Io { source, .. } => exit_of_io(source),
+        Error::Write(error) => exit_of_durable(error),
+        _ => Exit::BadInput,
+    }
+}
+
+fn exit_of_model(error: &elmwood_model::Error) -> Exit {
+    use elmwood_model::Error;
+    match error {
+        Error::Io { source, .. } => exit_of_io(source),
+        Error::Write(error) => exit_of_durable(error),
+        Error::InFile { source, .. } => exit_of_model(source),
+        _ => Exit::BadInput,
+    }
+}
+
+fn exit_of_train(error: &elmwood_train::Error) -> Exit {
+    use elmwood_train::Error;
+    match error {
+        Error::Io { source, .. } => exit_of_io(source),
+        Error::Write(error) => exit_of_durable(error),
+        Error::Model(error) => exit_of_model(error),
+        Error::NotFinite { .. } => Exit::Failure,
+        Error::Interrupted { .. } => Exit::Interrupted,
+        Error::Isa(_) => Exit::Usage,
+        _ => Exit::BadInput,
+    }
+}
+
+/// What to do where the operating system refused, unless the account says so already.
+fn help_of(error: &anyhow::Error, account: &Account) -> Option<String> {
+    use std::io::ErrorKind;
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>())?.kind();
+    let help = match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "free some space, or raise the limit, and run the same command again: what was finished is kept"
+        }
+        ErrorKind::PermissionDenied => "choose a folder that you may write to, or change its permissions",
+        ErrorKind::ReadOnlyFilesystem => "choose a folder on a disk that can be written",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "a file stands where a folder is needed; choose another folder, as with --runs"
+        }
+        _ => return None,
+    };
+    // The libraries' own hints begin in the same way.
+    let begin = help.split(',').next().unwrap_or_default();
+    let said = account.causes.iter().chain([&account.what]).any(|text| text.contains(begin));
+    (!said).then(|| help.to_owned())
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -159,6 +159,7 @@ impl Run {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
         let lock = lock(&folder)?;
+        sweep(&folder);
         write_file(folder.join("recipe.toml"), recipe.as_bytes())?;
         Ok(Self { folder, progress, verify: false, _lock: lock })
     }
@@ -226,9 +227,12 @@ impl Run {
         let summary = match result {
             Ok(summary) => summary,
             Err(error) => {
+                // Neither may hide the error itself, which is what matters.
                 if stage.resumable {
-                    // Only the clock: if this cannot be written, the error itself is what matters.
                     let _ = note(seconds);
+                } else {
+                    // Half of it is of no use, and the disk may be full.
+                    let _ = clear(&folder);
                 }
                 return Err(error.context(format!("stage `{}` stopped", stage.name)));
             }
@@ -269,6 +273,24 @@ fn clear(folder: &Path) -> anyhow::Result<()> {
         _ => Ok(()),
     };
     removed.with_context(|| format!("cannot replace the folder `{}`", folder.display()))
+}
+
+/// Removes what writers of a killed run left half done below `folder`: `.NAME.tmp`, files and folders. Nobody
+/// writes there now, because the folder is locked.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_left = name.starts_with('.') && name.ends_with(".tmp");
+        // What cannot be removed is in nobody's way.
+        match (is_left, is_folder) {
+            (true, true) => drop(fs::remove_dir_all(&path)),
+            (true, false) => drop(fs::remove_file(&path)),
+            (false, true) => sweep(&path),
+            (false, false) => {}
+        }
+    }
 }
 
 fn lock(folder: &Path) -> anyhow::Result<File> {

@@ -53,7 +53,8 @@ impl Quarantine {
         self.add(file, line, byte_offset, reason);
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+    /// Adds those of another input.
+    pub fn merge(&mut self, other: &Self) {
         self.records += other.records;
         self.truncated_files += other.truncated_files;
         let room = DETAILED.saturating_sub(self.first.len());

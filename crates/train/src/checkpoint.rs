@@ -152,6 +152,9 @@ pub(crate) fn prune(checkpoints: &Path, keep: usize, every: u64, steps: u64, bes
 }
 
 /// The mean of the last `count` checkpoints on the grid of `every` steps; `None` if fewer are there.
+///
+/// # Errors
+/// If one of them is damaged: the mean of others would be another model than that of an undisturbed run.
 pub(crate) fn average(
     checkpoints: &Path,
     count: usize,
@@ -166,6 +169,7 @@ pub(crate) fn average(
     }
     let mut sum: Option<Weights> = None;
     for (_, path) in &found[found.len() - count..] {
+        verify_folder(path)?;
         let (_, weights) = Weights::load(path)?;
         match &mut sum {
             None => sum = Some(weights),

@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// The loss or a gradient is infinite or not a number. Nothing of that step was kept.
     #[error(
-        "the {what} is {value} at step {step} (rows {rows:?} of the corpus); {kept}; lower `lr` (now {lr:e}) or \
+        "the {what} is {value} at step {step} (rows {rows:?} of the corpus); {kept}; lower `lr` (in this step {lr:.1e}) or \
          `grad_clip`, lengthen `warmup_steps`, or try `dtype = \"f32\"`"
     )]
     NotFinite {

@@ -45,8 +45,8 @@ impl MetricsWriter {
     /// Goes on in `folder` after `step` steps.
     pub(crate) fn resume(folder: &Path, step: u64) -> Result<Self, Error> {
         let path = folder.join(METRICS);
-        let former = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let former = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Error::io("read", &path)(error)),
         };

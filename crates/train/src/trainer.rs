@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         let settings = self.settings;
         let (step, lr) = (self.progress.step, settings.schedule().at(self.progress.step));
         let per_step = settings.rows_per_step() as u64;
-        let rows: Vec<usize> = (0..per_step).map(|i| self.order.row(self.progress.rows + i)).collect();
+        let rows = self.rows_of(step);
         for (batch, rows) in self.batches.iter_mut().zip(rows.chunks(settings.batch_rows)) {
             fill(batch, self.data, rows);
         }
@@ -203,13 +203,7 @@ impl<'a> Run<'a> {
         let loss = cross_entropy * per_target;
         let grad_norm = self.gradients.norm(&self.cpu);
         for (what, value) in [("loss", loss), ("length of the gradient", grad_norm)] {
-            if !value.is_finite() {
-                let kept = match self.saved {
-                    0 => "there is no checkpoint yet".to_owned(),
-                    saved => format!("the checkpoint of step {saved} is kept"),
-                };
-                return Err(Error::NotFinite { what, value, step, rows, lr, kept });
-            }
+            self.must_be_finite(what, value, step)?;
         }
         let adamw = AdamW {
             lr: lr as f32,
@@ -240,7 +234,9 @@ impl<'a> Run<'a> {
         let last = self.progress.step == settings.steps;
         let save = last || self.progress.step.is_multiple_of(settings.save_every);
         if !save && self.progress.step.is_multiple_of(settings.eval_every) {
-            metrics.eval_loss = Some(self.evaluate());
+            let loss = self.evaluate();
+            self.must_be_finite("held-out loss", loss, step)?;
+            metrics.eval_loss = Some(loss);
         }
         if save {
             self.save(observe)?;
@@ -249,6 +245,26 @@ impl<'a> Run<'a> {
         self.metrics.write(&metrics)?;
         observe(Event::Step(&metrics));
         Ok(())
+    }
+
+    /// The rows of the corpus that step `step`, from 0, learns from.
+    fn rows_of(&mut self, step: u64) -> Vec<usize> {
+        let per_step = self.settings.rows_per_step() as u64;
+        (step * per_step..(step + 1) * per_step).map(|place| self.order.row(place)).collect()
+    }
+
+    /// Stops a run that a value of step `step` shows to be lost. Asked before every checkpoint too, so that
+    /// those that are kept are good ones.
+    fn must_be_finite(&mut self, what: &'static str, value: f64, step: u64) -> Result<(), Error> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let (rows, lr) = (self.rows_of(step), self.settings.schedule().at(step));
+        let kept = match self.saved {
+            0 => "there is no checkpoint yet".to_owned(),
+            saved => format!("the checkpoint of step {saved} is kept"),
+        };
+        Err(Error::NotFinite { what, value, step, rows, lr, kept })
     }
 
     /// The held-out loss of a part of the rows, in nats per token.
@@ -261,7 +277,9 @@ impl<'a> Run<'a> {
     /// Writes a checkpoint of the present state and removes those that are no longer needed.
     fn save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         let settings = self.settings;
-        self.progress.eval_loss = self.evaluate();
+        let eval_loss = self.evaluate();
+        self.must_be_finite("held-out loss", eval_loss, self.progress.step - 1)?;
+        self.progress.eval_loss = eval_loss;
         if self.progress.eval_loss < self.progress.best.1 {
             self.progress.best = (self.progress.step, self.progress.eval_loss);
         }

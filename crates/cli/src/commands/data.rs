@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use elmwood_data::{ExtractSettings, PackSettings, Source, corpus_stats, extract, rust_docs};
+use elmwood_data::{ExtractSettings, PackSettings, Quarantine, Source, corpus_stats, extract, rust_docs};
 use elmwood_model::Tokenizer;
 use serde_json::to_value;
 
@@ -117,6 +117,18 @@ pub fn run(verb: &Verb, session: &Session) -> anyhow::Result<()> {
     }
 }
 
+/// The end of a command that passed over what it could not read: [`Exit::Partial`], with the first such place.
+///
+/// # Errors
+/// If anything was passed over.
+pub fn partial(unreadable: &Quarantine) -> anyhow::Result<()> {
+    unreadable.first.first().map_or(Ok(()), |bad| {
+        let Quarantine { records, .. } = unreadable;
+        let what = format!("{records} records could not be read, the first of them: {}", bad.reason);
+        Err(Fault::new(Exit::Partial, what).at(format!("{}:{}", bad.file, bad.line)).into())
+    })
+}
+
 fn extract_pages(args: &ExtractArgs, session: &Session) -> anyhow::Result<()> {
     let input = match &args.input {
         Some(input) => input.clone(),
@@ -156,7 +168,8 @@ fn pack_documents(args: &PackArgs, session: &Session) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::load(tokenizer_file(&args.tokenizer))?;
     let settings = PackSettings { seq_len: args.seq_len as usize, ..PackSettings::default() };
     let progress = session.progress();
-    let stats = pack_file(&args.documents, &args.text_field, &tokenizer, &settings, &args.out, &progress)?;
+    let (stats, unreadable) =
+        pack_file(&args.documents, &args.text_field, &tokenizer, &settings, &args.out, &progress)?;
     let text = format!(
         "{} documents, {} tokens in {} rows of {} into `{}`; {:.2} % of positions filled, {:.2} bytes a token",
         stats.documents,
@@ -167,7 +180,8 @@ fn pack_documents(args: &PackArgs, session: &Session) -> anyhow::Result<()> {
         100.0 * stats.filled_share(),
         stats.text_bytes as f64 / stats.tokens.max(1) as f64,
     );
-    Ok(session.print(&text, &to_value(stats)?)?)
+    session.print(&text, &to_value(stats)?)?;
+    partial(&unreadable)
 }
 
 fn stats(args: &StatsArgs, session: &Session) -> anyhow::Result<()> {
@@ -199,5 +213,6 @@ fn stats(args: &StatsArgs, session: &Session) -> anyhow::Result<()> {
             short(source.text_bytes as f64)
         );
     }
-    Ok(session.print(&text, &to_value(&stats)?)?)
+    session.print(&text, &to_value(&stats)?)?;
+    partial(&stats.quarantine)
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use elmwood_engine::{Cpu, Dtype};
 use elmwood_infer::{Generator, Sampler, Sampling};
-use elmwood_model::{Model, Tokenizer, Weights};
+use elmwood_model::{CONFIG_FILE, Model, Tokenizer, Weights};
 use serde_json::json;
 
 use crate::commands::tokenizer::tokenizer_file;
+use crate::error::{Exit, Fault};
 use crate::interrupt;
 use crate::session::Session;
 
@@ -46,6 +47,12 @@ pub struct Args {
 /// # Errors
 /// A model that cannot be read, or stdout that cannot be written to.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
+    if !args.model.join(CONFIG_FILE).is_file() {
+        let what = format!("there is no model in `{}`: no `{CONFIG_FILE}`", args.model.display());
+        return Err(Fault::new(Exit::Io, what)
+            .help("name the folder of a model, as runs/NAME/model, which `elmwood grow` makes")
+            .into());
+    }
     let (config, weights) = Weights::load(&args.model)?;
     let tokenizer = Tokenizer::load(tokenizer_file(&args.model))?;
     let model = Model::new(config, &weights);
@@ -93,7 +100,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     if session.verbose > 0 {
         session.note(&format!("{} tokens, {rate:.0} tokens/s", tokens.len()));
     }
-    Ok(())
+    Ok(interrupt::check()?)
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use elmwood_model::{TOKENIZER_FILE, Tokenizer};
 use serde_json::json;
 
+use crate::commands::data::partial;
 use crate::error::{Exit, Fault};
 use crate::pipeline::train_tokenizer;
 use crate::session::Session;
@@ -93,13 +94,15 @@ pub fn tokenizer_file(path: &Path) -> PathBuf {
 
 fn train(args: &TrainArgs, session: &Session) -> anyhow::Result<()> {
     let vocab_size = args.vocab_size as usize;
-    let tokenizer = train_tokenizer(&args.documents, &args.text_field, vocab_size, &session.progress())?;
+    let (tokenizer, unreadable) =
+        train_tokenizer(&args.documents, &args.text_field, vocab_size, &session.progress())?;
     tokenizer.save(&args.out)?;
     let text = format!("{} tokens into `{}`", tokenizer.vocab_size(), args.out.display());
     if tokenizer.vocab_size() < vocab_size {
         session.note(&format!("the text has too few pairs that repeat for {vocab_size} tokens"));
     }
-    Ok(session.print(&text, &json!({ "vocab_size": tokenizer.vocab_size(), "file": args.out }))?)
+    session.print(&text, &json!({ "vocab_size": tokenizer.vocab_size(), "file": args.out }))?;
+    partial(&unreadable)
 }
 
 /// Prints the ids as a JSON array, with and without `--json`.

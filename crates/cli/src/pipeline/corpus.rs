@@ -1,16 +1,17 @@
 //! From pages to rows of tokens.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use elmwood_data::{
     CurateSettings, DocumentReader, ExtractSettings, ExtractStats, HELD_OUT, Kind, LineRules, PackSettings,
-    Rules, Source, TRAIN, curate, extract, pack, rust_docs, site,
+    PackStats, Quarantine, Rules, Source, TRAIN, curate, extract, pack, rust_docs, site,
 };
 use elmwood_model::{Progress as TokenizerProgress, Tokenizer};
 use serde_json::json;
 
-use super::{HELD_OUT_ROWS, Pipeline, TOKENIZER, TRAIN_ROWS, to_value};
+use super::{HELD_OUT_ROWS, Pipeline, TOKENIZER, TRAIN_ROWS, damaged, must_be_whole, to_value};
 use crate::error::{Exit, Fault};
 use crate::progress::{Progress, Task, Unit};
 use crate::recipe::{Curate, SourceKind};
@@ -74,6 +75,7 @@ impl Pipeline<'_> {
             let documents = extracted.folder.join(DOCUMENTS);
             let funnel = curate(&documents, folder, &settings, &|progress| watch.update(progress))?;
             watch.finish();
+            must_be_whole(&funnel.quarantine)?;
             if funnel.held_out.documents == 0 {
                 let what =
                     format!("no document was held out of {}, so the model could not be judged", funnel.kept);
@@ -93,7 +95,9 @@ impl Pipeline<'_> {
         let inputs = vec![curated.key.clone()];
         let stage = Stage { name: "tokenizer", version: 1, settings, inputs, resumable: false };
         self.run.stage(&stage, |folder, progress| {
-            let tokenizer = train_tokenizer(&[curated.folder.join(TRAIN)], "text", vocab_size, progress)?;
+            let (tokenizer, unreadable) =
+                train_tokenizer(&[curated.folder.join(TRAIN)], "text", vocab_size, progress)?;
+            must_be_whole(&unreadable)?;
             tokenizer.save(folder.join(TOKENIZER))?;
             Ok(json!({ "vocab_size": tokenizer.vocab_size() }))
         })
@@ -113,16 +117,13 @@ impl Pipeline<'_> {
             resumable: false,
         };
         self.run.stage(&stage, |folder, progress| {
-            let tokenizer = Tokenizer::load(tokenizer.folder.join(TOKENIZER))?;
+            let tokenizer = Tokenizer::load(tokenizer.folder.join(TOKENIZER)).map_err(damaged)?;
             let pack = |documents: &str, rows: &str| {
-                pack_file(
-                    &curated.folder.join(documents),
-                    "text",
-                    &tokenizer,
-                    &settings,
-                    &folder.join(rows),
-                    progress,
-                )
+                let documents = curated.folder.join(documents);
+                let (stats, unreadable) =
+                    pack_file(&documents, "text", &tokenizer, &settings, &folder.join(rows), progress)?;
+                must_be_whole(&unreadable)?;
+                anyhow::Ok(stats)
             };
             let (train, held_out) = (pack(TRAIN, TRAIN_ROWS)?, pack(HELD_OUT, HELD_OUT_ROWS)?);
             Ok(json!({ "train": train, "held_out": held_out, "filled_share": train.filled_share() }))
@@ -199,29 +200,28 @@ pub fn curate_settings(curate: &Curate, seed: u64) -> CurateSettings {
     }
 }
 
-/// Learns a vocabulary from files of documents, or of plain text.
+/// Learns a vocabulary from files of documents, or of plain text; gives also what could not be read.
 ///
 /// # Errors
-/// Files that cannot be read, a vocabulary that cannot be learned.
+/// Files that cannot be read or hold no document, a vocabulary that cannot be learned.
 pub fn train_tokenizer(
     files: &[PathBuf],
     field: &str,
     vocab_size: usize,
     progress: &Progress,
-) -> anyhow::Result<Tokenizer> {
+) -> anyhow::Result<(Tokenizer, Quarantine)> {
     let mut failed = None;
-    let mut bytes = 0;
+    let unreadable = RefCell::default();
+    let (mut documents, mut bytes) = (0, 0);
     let texts = files
         .iter()
-        .map_while(|path| match texts_of(path, field) {
-            Ok(texts) => Some(texts),
-            Err(error) => {
-                failed.get_or_insert(error);
-                None
-            }
+        .flat_map(|path| match texts_of(path, field, &unreadable) {
+            Ok(texts) => texts,
+            Err(error) => Box::new(std::iter::once(Err(error))),
         })
-        .flatten()
+        .map_while(|text| text.map_err(|error| failed = Some(error)).ok())
         .take_while(|text| {
+            documents += 1;
             bytes += text.len() as u64;
             bytes <= TOKENIZER_BYTES
         });
@@ -236,24 +236,46 @@ pub fn train_tokenizer(
     if let Some(error) = failed {
         return Err(error);
     }
+    let unreadable: Quarantine = unreadable.into_inner();
+    if documents == 0 {
+        let first = unreadable.first.first();
+        let why = first.map_or(String::new(), |bad| format!(": line {} has {}", bad.line, bad.reason));
+        let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+        let fault = Fault::new(Exit::BadInput, format!("there is no document to learn from{why}"));
+        return Err(fault
+            .at(names.join(", "))
+            .help("give .txt or .md files, or JSON lines with the text in the field that --text-field names")
+            .into());
+    }
     task.message(format!("{} tokens learned", tokenizer.vocab_size()));
     task.finish();
-    Ok(tokenizer)
+    Ok((tokenizer, unreadable))
 }
 
 /// The texts of a file: one per document of JSON lines, one for a whole file of plain text.
-fn texts_of(path: &Path, field: &str) -> anyhow::Result<Box<dyn Iterator<Item = String>>> {
+fn texts_of<'a>(
+    path: &Path,
+    field: &str,
+    unreadable: &'a RefCell<Quarantine>,
+) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<String>> + 'a>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if [".txt", ".md"].iter().any(|ending| name.ends_with(ending)) {
         use anyhow::Context;
         let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        return Ok(Box::new(std::iter::once(String::from_utf8_lossy(&bytes).into_owned())));
+        return Ok(Box::new(std::iter::once(Ok(String::from_utf8_lossy(&bytes).into_owned()))));
     }
+    let mut reader = Some(DocumentReader::open_field(path, field)?);
     // A document that cannot be read is counted by the reader and stops nothing.
-    Ok(Box::new(DocumentReader::open_field(path, field)?.filter_map(|document| Some(document.ok()?.text))))
+    Ok(Box::new(std::iter::from_fn(move || match reader.as_mut()?.next() {
+        Some(document) => Some(document.map(|document| document.text).map_err(Into::into)),
+        None => {
+            unreadable.borrow_mut().merge(reader.take()?.quarantine());
+            None
+        }
+    })))
 }
 
-/// Packs a file of documents.
+/// Packs a file of documents; gives also what could not be read.
 ///
 /// # Errors
 /// Those of [`elmwood_data::pack`].
@@ -264,10 +286,11 @@ pub fn pack_file(
     settings: &PackSettings,
     out: &Path,
     progress: &Progress,
-) -> anyhow::Result<elmwood_data::PackStats> {
+) -> anyhow::Result<(PackStats, Quarantine)> {
     let watch = WatchData::new(progress);
+    let mut reader = DocumentReader::open_field(documents, field)?;
     let stats = pack(
-        DocumentReader::open_field(documents, field)?,
+        reader.by_ref(),
         &|text| tokenizer.encode(text),
         tokenizer.vocab_size() as u32,
         tokenizer.bos(),
@@ -277,7 +300,7 @@ pub fn pack_file(
         &|progress| watch.update(progress),
     )?;
     watch.finish();
-    Ok(stats)
+    Ok((stats, reader.quarantine().clone()))
 }
 
 fn warn_if(suspect: bool, session: &crate::session::Session, stats: &ExtractStats) {

@@ -8,7 +8,8 @@ use elmwood_model::{Model, Tokenizer, Weights};
 use elmwood_train::evaluate;
 use serde::{Deserialize, Serialize};
 
-use super::{Corpus, HELD_OUT_ROWS, Pipeline, to_value};
+use super::{Corpus, HELD_OUT_ROWS, Pipeline, damaged, to_value};
+use crate::interrupt;
 use crate::progress::Unit;
 use crate::recipe::Dtype;
 use crate::stages::{Finished, Stage};
@@ -69,7 +70,7 @@ impl Pipeline<'_> {
         progress: &crate::progress::Progress,
     ) -> anyhow::Result<Judgement> {
         let tokenizer = corpus.load_tokenizer()?;
-        let (config, weights) = Weights::load(&model.folder)?;
+        let (config, weights) = Weights::load(&model.folder).map_err(damaged)?;
         let model = Model::new(config, &weights);
         let cpu = Cpu::new(self.recipe.train.threads.unwrap_or(0))?;
         let dtype = match self.recipe.train.dtype {
@@ -142,10 +143,11 @@ impl Pipeline<'_> {
                 let mut sampler = Sampler::new(sampling);
                 let on_token = |_| {
                     task.inc(1);
-                    true
+                    !interrupt::requested()
                 };
                 let eos = Some(tokenizer.eos());
                 let text = generator.generate(&ids, judge.sample_tokens, eos, &mut sampler, on_token)?;
+                interrupt::check()?;
                 written += text.len();
                 let text = tokenizer.decode(&text);
                 samples.push(Sample { prompt: prompt.clone(), temperature, text });

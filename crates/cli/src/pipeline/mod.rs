@@ -15,10 +15,11 @@ mod training;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use elmwood_data::PackedTokens;
+use elmwood_data::{PackedTokens, Quarantine};
 use elmwood_model::Tokenizer;
 use serde_json::Value;
 
+use crate::error::{Account, Exit, Fault};
 use crate::recipe::Recipe;
 use crate::session::Session;
 use crate::stages::{Finished, Run};
@@ -130,11 +131,11 @@ impl Corpus {
     }
 
     fn load_tokenizer(&self) -> anyhow::Result<Tokenizer> {
-        Ok(Tokenizer::load(self.tokenizer.folder.join(TOKENIZER))?)
+        Tokenizer::load(self.tokenizer.folder.join(TOKENIZER)).map_err(damaged)
     }
 
     fn open_rows(&self, name: &str) -> anyhow::Result<PackedTokens> {
-        Ok(PackedTokens::open(self.pack.folder.join(name))?)
+        PackedTokens::open(self.pack.folder.join(name)).map_err(damaged)
     }
 }
 
@@ -145,6 +146,29 @@ impl Corpus {
 pub fn summary<T: serde::de::DeserializeOwned>(stage: &Finished) -> anyhow::Result<T> {
     serde_json::from_value(stage.record.summary.clone()).with_context(|| {
         format!("the record in `{}` is of another version; remove that folder", stage.folder.display())
+    })
+}
+
+/// An error of reading what an earlier stage of the run made. What was right when it was written was damaged
+/// since; what the operating system refuses is not.
+fn damaged(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    if Account::of(&error).exit != Exit::BadInput {
+        return error;
+    }
+    let fault = Fault::new(Exit::BadInput, "a file that an earlier stage made is damaged");
+    error.context(
+        fault.help("run `elmwood grow` with the same recipe and --verify: it makes damaged files again"),
+    )
+}
+
+/// [`damaged`], for documents of an earlier stage of which some can no longer be read.
+fn must_be_whole(quarantine: &Quarantine) -> anyhow::Result<()> {
+    quarantine.first.first().map_or(Ok(()), |bad| {
+        let Quarantine { records, .. } = quarantine;
+        let what =
+            format!("{records} unreadable, the first of them at byte {}: {}", bad.byte_offset, bad.reason);
+        Err(damaged(Fault::new(Exit::BadInput, what).at(&bad.file)))
     })
 }
 

@@ -8,7 +8,7 @@ use elmwood_model::{OpenElmConfig, Scaling, Weights, counts};
 use elmwood_train::{Event, Outcome, Settings, train};
 use serde_json::{Value, json};
 
-use super::{Corpus, HELD_OUT_ROWS, Pipeline, TOKENIZER, TRAIN_ROWS, to_value};
+use super::{Corpus, HELD_OUT_ROWS, Pipeline, TOKENIZER, TRAIN_ROWS, damaged, to_value};
 use crate::interrupt;
 use crate::progress::Unit;
 use crate::recipe::{Dtype, Preset};
@@ -79,7 +79,7 @@ impl Pipeline<'_> {
         let inputs = vec![trained.key.clone(), corpus.tokenizer.key.clone()];
         let stage = Stage { name: "model", version: 1, settings: Value::Null, inputs, resumable: false };
         self.run.stage(&stage, |folder, _| {
-            let (config, weights) = Weights::load(trained.folder.join("model"))?;
+            let (config, weights) = Weights::load(trained.folder.join("model")).map_err(damaged)?;
             weights.save(folder, &config, elmwood_model::FloatType::F32)?;
             let from = corpus.tokenizer.folder.join(TOKENIZER);
             let bytes = fs::read(&from).with_context(|| format!("cannot read `{}`", from.display()))?;

@@ -112,24 +112,26 @@ pub struct Curate {
 
 impl Default for Curate {
     fn default() -> Self {
+        let settings = elmwood_data::CurateSettings::default();
+        let rules = &settings.rules;
         Self {
-            min_words: 50,
-            max_words: 1_000_000,
-            min_mean_word_length: 3.0,
-            max_mean_word_length: 12.0,
-            min_alphabetic_words: 0.6,
-            max_symbols_per_word: 0.1,
-            max_bullet_lines: 0.9,
-            max_ellipsis_lines: 0.3,
-            min_stop_words: 2,
-            max_duplicate_lines: 0.3,
-            max_duplicate_line_chars: 0.2,
-            max_top_ngram_chars: [0.20, 0.18, 0.16],
-            max_duplicate_5_gram_chars: 0.5,
-            near_duplicate_threshold: 0.8,
-            max_contained: 0.9,
-            held_out_share: 0.05,
-            max_held_out_overlap: 0.5,
+            min_words: rules.min_words,
+            max_words: rules.max_words,
+            min_mean_word_length: rules.min_mean_word_length,
+            max_mean_word_length: rules.max_mean_word_length,
+            min_alphabetic_words: rules.min_alphabetic_words,
+            max_symbols_per_word: rules.max_symbols_per_word,
+            max_bullet_lines: rules.max_bullet_lines,
+            max_ellipsis_lines: rules.max_ellipsis_lines,
+            min_stop_words: rules.min_stop_words,
+            max_duplicate_lines: rules.max_duplicate_lines,
+            max_duplicate_line_chars: rules.max_duplicate_line_chars,
+            max_top_ngram_chars: rules.max_top_ngram_chars,
+            max_duplicate_5_gram_chars: rules.max_duplicate_5_gram_chars,
+            near_duplicate_threshold: settings.near_duplicate_threshold,
+            max_contained: settings.max_contained,
+            held_out_share: settings.held_out_share,
+            max_held_out_overlap: settings.max_held_out_overlap,
         }
     }
 }
