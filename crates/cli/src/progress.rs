@@ -230,7 +230,7 @@ impl Task {
 fn describe(done: u64, total: Option<u64>, unit: Unit, rate: Option<f64>, message: &str) -> String {
     let amount = |x: f64| match unit {
         Unit::Count(_) => short(x),
-        Unit::Bytes => format!("{}B", short(x)),
+        Unit::Bytes => bytes(x),
     };
     let name = match unit {
         Unit::Count(name) => format!(" {name}"),
@@ -250,6 +250,13 @@ fn describe(done: u64, total: Option<u64>, unit: Unit, rate: Option<f64>, messag
         line += &format!(", {message}");
     }
     line
+}
+
+/// A number of bytes as people say it: `950 B`, `9.8 kB`, `1.23 MB`.
+#[must_use]
+pub fn bytes(x: f64) -> String {
+    let number = short(x);
+    if number.contains(' ') { number + "B" } else { number + " B" }
 }
 
 /// A number as people say it: `950`, `9.8 k`, `1.23 M`.

@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn every_kind_of_damage_is_seen() {
         let parent = tempfile::tempdir().unwrap();
-        let damages: [(&str, fn(&Path)); 4] = [
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 4] = [
             ("flipped", |f| fs::write(f.join("a.bin"), b"aaab").unwrap()),
             ("truncated", |f| fs::write(f.join("a.bin"), b"aaa").unwrap()),
             ("missing", |f| fs::remove_file(f.join("b.bin")).unwrap()),

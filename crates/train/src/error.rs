@@ -37,15 +37,15 @@ pub enum Error {
     },
     /// The loss or a gradient is infinite or not a number. Nothing of that step was kept.
     #[error(
-        "the {what} is {value} at step {step} (rows {rows:?} of the corpus); {kept}; lower `lr` (in this step {lr:.1e}) or \
-         `grad_clip`, lengthen `warmup_steps`, or try `dtype = \"f32\"`"
+        "the {what} is {value} at step {} (rows {rows:?} of the corpus); {kept}; lower `lr` (in this step {lr:.1e}) or \
+         `grad_clip`, lengthen `warmup_steps`, or try `dtype = \"f32\"`", step + 1
     )]
     NotFinite {
         /// The loss or the gradient's norm.
         what: &'static str,
         /// What it was.
         value: f64,
-        /// The step, from 0.
+        /// Steps done before it; the message counts from 1, as the metrics do.
         step: u64,
         /// The corpus rows of the step.
         rows: Vec<usize>,

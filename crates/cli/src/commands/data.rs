@@ -10,7 +10,7 @@ use serde_json::to_value;
 use crate::commands::tokenizer::tokenizer_file;
 use crate::error::{Exit, Fault};
 use crate::pipeline::{WatchData, pack_file};
-use crate::progress::short;
+use crate::progress::{bytes, short};
 use crate::session::Session;
 
 /// The steps.
@@ -149,10 +149,10 @@ fn extract_pages(args: &ExtractArgs, session: &Session) -> anyhow::Result<()> {
     let stats = extract(&source, &settings, &args.out, &|news| watch.update(news))?;
     watch.finish();
     let text = format!(
-        "{} documents, {}B of text, from {}B of {} records into `{}`",
+        "{} documents, {} of text, from {} of {} records into `{}`",
         stats.documents,
-        short(stats.text_bytes as f64),
-        short(stats.input_bytes as f64),
+        bytes(stats.text_bytes as f64),
+        bytes(stats.input_bytes as f64),
         stats.found,
         args.out.display(),
     );
@@ -190,9 +190,9 @@ fn stats(args: &StatsArgs, session: &Session) -> anyhow::Result<()> {
     let stats = corpus_stats(&args.input, &|news| watch.update(news))?;
     watch.finish();
     let mut text = format!(
-        "documents   {}\ntext        {}B, {} words, {} lines\nlength      median {} words, longest {}\n",
+        "documents   {}\ntext        {}, {} words, {} lines\nlength      median {} words, longest {}\n",
         stats.documents,
-        short(stats.text_bytes as f64),
+        bytes(stats.text_bytes as f64),
         short(stats.words as f64),
         short(stats.lines as f64),
         stats.median_words,
@@ -207,10 +207,10 @@ fn stats(args: &StatsArgs, session: &Session) -> anyhow::Result<()> {
     text += "largest sources\n";
     for source in stats.sources.iter().take(10) {
         text += &format!(
-            "  {:<40} {:>8} documents, {}B\n",
+            "  {:<40} {:>8} documents, {}\n",
             source.source,
             source.documents,
-            short(source.text_bytes as f64)
+            bytes(source.text_bytes as f64)
         );
     }
     session.print(&text, &to_value(&stats)?)?;

@@ -73,7 +73,14 @@ impl Pipeline<'_> {
         self.run.stage(&stage, |folder, progress| {
             let watch = WatchData::new(progress);
             let documents = extracted.folder.join(DOCUMENTS);
-            let funnel = curate(&documents, folder, &settings, &|progress| watch.update(progress))?;
+            let funnel = curate(&documents, folder, &settings, &|progress| watch.update(progress));
+            if funnel.is_err() {
+                // Nothing may be left because nothing could be read.
+                let mut reader = DocumentReader::open(&documents)?;
+                reader.by_ref().try_for_each(|document| document.map(drop))?;
+                must_be_whole(reader.quarantine())?;
+            }
+            let funnel = funnel?;
             watch.finish();
             must_be_whole(&funnel.quarantine)?;
             if funnel.held_out.documents == 0 {
@@ -96,7 +103,8 @@ impl Pipeline<'_> {
         let stage = Stage { name: "tokenizer", version: 1, settings, inputs, resumable: false };
         self.run.stage(&stage, |folder, progress| {
             let (tokenizer, unreadable) =
-                train_tokenizer(&[curated.folder.join(TRAIN)], "text", vocab_size, progress)?;
+                train_tokenizer(&[curated.folder.join(TRAIN)], "text", vocab_size, progress)
+                    .map_err(damaged)?;
             must_be_whole(&unreadable)?;
             tokenizer.save(folder.join(TOKENIZER))?;
             Ok(json!({ "vocab_size": tokenizer.vocab_size() }))
@@ -121,7 +129,8 @@ impl Pipeline<'_> {
             let pack = |documents: &str, rows: &str| {
                 let documents = curated.folder.join(documents);
                 let (stats, unreadable) =
-                    pack_file(&documents, "text", &tokenizer, &settings, &folder.join(rows), progress)?;
+                    pack_file(&documents, "text", &tokenizer, &settings, &folder.join(rows), progress)
+                        .map_err(damaged)?;
                 must_be_whole(&unreadable)?;
                 anyhow::Ok(stats)
             };
@@ -239,7 +248,7 @@ pub fn train_tokenizer(
     let unreadable: Quarantine = unreadable.into_inner();
     if documents == 0 {
         let first = unreadable.first.first();
-        let why = first.map_or(String::new(), |bad| format!(": line {} has {}", bad.line, bad.reason));
+        let why = first.map_or(String::new(), |bad| format!("; line {}: {}", bad.line, bad.reason));
         let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
         let fault = Fault::new(Exit::BadInput, format!("there is no document to learn from{why}"));
         return Err(fault

@@ -8,7 +8,7 @@ use elmwood_model::{Model, Tokenizer, Weights};
 use elmwood_train::evaluate;
 use serde::{Deserialize, Serialize};
 
-use super::{Corpus, HELD_OUT_ROWS, Pipeline, damaged, to_value};
+use super::{Corpus, HELD_OUT_ROWS, Pipeline, damaged, must_be_whole, to_value};
 use crate::interrupt;
 use crate::progress::Unit;
 use crate::recipe::Dtype;
@@ -88,17 +88,21 @@ impl Pipeline<'_> {
             ids
         };
         let mut train_ids = Vec::new();
-        for document in documents(TRAIN)? {
+        let mut reader = documents(TRAIN)?;
+        for document in reader.by_ref() {
             train_ids.push(ids(&document?.text));
         }
+        must_be_whole(reader.quarantine())?;
         let trigram = Trigram::train(train_ids.iter().map(Vec::as_slice), tokenizer.vocab_size());
         let (mut trigram_bits, mut text, mut openings) = (0.0, Vec::new(), Vec::new());
-        for document in documents(HELD_OUT)? {
+        let mut reader = documents(HELD_OUT)?;
+        for document in reader.by_ref() {
             let document = document?;
             trigram_bits += trigram.bits(&ids(&document.text));
             text.extend_from_slice(document.text.as_bytes());
             openings.push(opening(&document.text));
         }
+        must_be_whole(reader.quarantine())?;
 
         let prompts = match &self.recipe.judge.prompts[..] {
             [] => openings.into_iter().filter(|opening| !opening.is_empty()).take(3).collect(),

@@ -14,7 +14,7 @@ use elmwood_train::StepMetrics;
 use serde_json::Value;
 
 use crate::pipeline::Judgement;
-use crate::progress::{duration, short};
+use crate::progress::{bytes, duration, short};
 use crate::stages::Finished;
 
 /// Everything that the page shows.
@@ -119,9 +119,9 @@ impl ReportData<'_> {
         ];
         let most = rows.iter().fold(f64::MIN_POSITIVE, |most, row| most.max(row.1));
         let mut html = format!(
-            "<h2>What it is worth</h2><p class=\"soft\">Bits per byte over {}B of text ({} tokens) in {} documents that it \
+            "<h2>What it is worth</h2><p class=\"soft\">Bits per byte over {} of text ({} tokens) in {} documents that it \
              never saw; lower is better.</p><table>",
-            short(*text_bytes as f64),
+            bytes(*text_bytes as f64),
             short(*tokens as f64),
             self.funnel.held_out.documents
         );
@@ -188,12 +188,12 @@ impl ReportData<'_> {
         curated.push(("kept for training".into(), self.funnel.train.documents, ""));
         curated.push(("held out".into(), self.funnel.held_out.documents, ""));
         format!(
-            "<h2>Data</h2><p class=\"soft\">{}B of pages gave {}B of text, of which {}B are trained on and {}B held out; {} \
+            "<h2>Data</h2><p class=\"soft\">{} of pages gave {} of text, of which {} are trained on and {} held out; {} \
              repeated lines were cut.</p><h3>Pages to documents</h3>{}<h3>Documents to corpus</h3>{}",
-            short(self.extract.input_bytes as f64),
-            short(self.extract.text_bytes as f64),
-            short(self.funnel.train.bytes as f64),
-            short(self.funnel.held_out.bytes as f64),
+            bytes(self.extract.input_bytes as f64),
+            bytes(self.extract.text_bytes as f64),
+            bytes(self.funnel.train.bytes as f64),
+            bytes(self.funnel.held_out.bytes as f64),
             self.funnel.lines_removed,
             funnel(&read),
             funnel(&curated)
@@ -228,14 +228,14 @@ impl ReportData<'_> {
         );
         for stage in &self.stages {
             let name = stage.folder.file_name().unwrap_or_default().to_string_lossy();
-            let bytes: u64 = stage.record.outputs.iter().map(|file| file.bytes).sum();
+            let size: u64 = stage.record.outputs.iter().map(|file| file.bytes).sum();
             let _ = write!(
                 html,
-                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{} in {}B</td><td><code>{:.16}</code></td></tr>",
+                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{} in {}</td><td><code>{:.16}</code></td></tr>",
                 escape(&name),
                 escape(&duration(stage.record.seconds)),
                 stage.record.outputs.len(),
-                escape(&short(bytes as f64)),
+                escape(&bytes(size as f64)),
                 stage.key.as_str()
             );
         }

@@ -286,22 +286,36 @@ impl Random {
 pub(crate) fn article(i: usize) -> String {
     const NOUNS: [&str; 24] = [
         "river", "garden", "letter", "window", "harbour", "engine", "teacher", "forest", "bridge", "market",
-        "winter", "story", "doctor", "candle", "island", "village", "painter", "mirror", "journey", "stranger",
-        "kitchen", "mountain", "evening", "captain",
+        "winter", "story", "doctor", "candle", "island", "village", "painter", "mirror", "journey",
+        "stranger", "kitchen", "mountain", "evening", "captain",
     ];
     const VERBS: [&str; 12] = [
-        "follows", "forgets", "remembers", "crosses", "paints", "measures", "leaves", "finds", "keeps",
-        "watches", "carries", "opens",
+        "follows",
+        "forgets",
+        "remembers",
+        "crosses",
+        "paints",
+        "measures",
+        "leaves",
+        "finds",
+        "keeps",
+        "watches",
+        "carries",
+        "opens",
     ];
     const ENDS: [&str; 8] = [
-        "before the night", "with great care", "and says nothing of it", "to be alone", "for that reason",
-        "as they have always done", "of all things", "and the bell rings",
+        "before the night",
+        "with great care",
+        "and says nothing of it",
+        "to be alone",
+        "for that reason",
+        "as they have always done",
+        "of all things",
+        "and the bell rings",
     ];
     let mut random = Random::new(i as u64 + 1);
     let mut of = |words: &[&'static str]| words[random.below(words.len())];
-    let sentence = |_| {
-        format!("The {} {} a {} {}", of(&NOUNS), of(&VERBS), of(&NOUNS), of(&ENDS))
-    };
+    let sentence = |_| format!("The {} {} a {} {}", of(&NOUNS), of(&VERBS), of(&NOUNS), of(&ENDS));
     let sentences: Vec<String> = (0..16).map(sentence).collect();
     sentences.chunks(4).map(|chunk| chunk.join(". ") + ".").collect::<Vec<_>>().join("\n\n")
 }
