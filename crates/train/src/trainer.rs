@@ -68,7 +68,8 @@ pub fn train(
         run.step(observe)?;
         if interrupted() && run.progress.step < settings.steps {
             if run.saved != run.progress.step {
-                run.save(observe)?;
+                let eval_loss = run.evaluate(run.progress.step - 1)?;
+                run.save(eval_loss, observe)?;
             }
             return Err(Error::Interrupted { step: run.progress.step });
         }
@@ -233,16 +234,14 @@ impl<'a> Run<'a> {
         };
         let last = self.progress.step == settings.steps;
         let save = last || self.progress.step.is_multiple_of(settings.save_every);
-        if !save && self.progress.step.is_multiple_of(settings.eval_every) {
-            let loss = self.evaluate();
-            self.must_be_finite("held-out loss", loss, step)?;
-            metrics.eval_loss = Some(loss);
+        if save || self.progress.step.is_multiple_of(settings.eval_every) {
+            metrics.eval_loss = Some(self.evaluate(step)?);
         }
-        if save {
-            self.save(observe)?;
-            metrics.eval_loss = Some(self.progress.eval_loss);
-        }
+        // Before the checkpoint: whoever goes on from it drops later lines, but cannot make up missing ones.
         self.metrics.write(&metrics)?;
+        if save && let Some(eval_loss) = metrics.eval_loss {
+            self.save(eval_loss, observe)?;
+        }
         observe(Event::Step(&metrics));
         Ok(())
     }
@@ -267,18 +266,17 @@ impl<'a> Run<'a> {
         Err(Error::NotFinite { what, value, step, rows, lr, kept })
     }
 
-    /// The held-out loss of a part of the rows, in nats per token.
-    fn evaluate(&mut self) -> f64 {
-        let dtype = self.settings.dtype.into();
-        evaluate(&self.model, &self.cpu, &mut self.arena, dtype, self.held_out, self.settings.eval_rows)
-            .mean()
+    /// The held-out loss of a part of the rows after step `step`, in nats per token.
+    fn evaluate(&mut self, step: u64) -> Result<f64, Error> {
+        let (dtype, rows) = (self.settings.dtype.into(), self.settings.eval_rows);
+        let loss = evaluate(&self.model, &self.cpu, &mut self.arena, dtype, self.held_out, rows).mean();
+        self.must_be_finite("held-out loss", loss, step)?;
+        Ok(loss)
     }
 
     /// Writes a checkpoint of the present state and removes those that are no longer needed.
-    fn save(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
+    fn save(&mut self, eval_loss: f64, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         let settings = self.settings;
-        let eval_loss = self.evaluate();
-        self.must_be_finite("held-out loss", eval_loss, self.progress.step - 1)?;
         self.progress.eval_loss = eval_loss;
         if self.progress.eval_loss < self.progress.best.1 {
             self.progress.best = (self.progress.step, self.progress.eval_loss);
