@@ -307,10 +307,9 @@ fn a_full_disk_is_named_and_after_making_room_the_bytes_are_the_same() {
     let place = Place::new();
     place.grow(&["--quiet"]).succeeds();
     std::fs::create_dir(place.path("disk")).unwrap();
-    // From next to nothing to seven eighths of what is there at the end, which is less than what there is on the way.
+    // In hundredths of what is there at the end, so that several stages meet the end of the disk.
     let pages: usize = place.files("runs").iter().map(|(_, bytes)| bytes.len().div_ceil(4096)).sum();
-    let sizes =
-        [1, pages / 8, pages * 3 / 8, pages / 2, pages * 5 / 8, pages * 6 / 8, pages * 7 / 8].map(|n| 4 * n);
+    let sizes = [0, 10, 22, 25, 28, 40, 60].map(|share| 4 * (pages * share / 100).max(1));
     // A file system of each size; what a run on it says; then the same command with room.
     let script = format!(
         "for size in {}; do\n\
