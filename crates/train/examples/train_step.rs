@@ -6,7 +6,7 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use elmwood_engine::{AdamW, Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Moments, Tape};
+use elmwood_engine::{AdamW, Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Moments, Tape, peak_gflops};
 use elmwood_model::random::philox4x32;
 use elmwood_model::{Model, OpenElmConfig, Scaling, Weights, counts};
 
@@ -30,10 +30,11 @@ fn main() {
         step.run();
     }
     let info = format!(
-        r#"{{"ready": true, "system": "elmwood", "isa": "{}", "threads": {threads}, "parameters": {}, "flops_per_token": {:.0}}}"#,
+        r#"{{"ready": true, "system": "elmwood", "isa": "{}", "threads": {threads}, "parameters": {}, "flops_per_token": {:.0}, "peak_gflops": {:.0}}}"#,
         step.cpu.isa(),
         counts::parameters(step.model.config()).total(),
         counts::train_flops_per_token(step.model.config(), SEQ, counts::AttentionCost::CausalHalf),
+        peak_gflops(&step.cpu, dtype),
     );
     say(&info);
     for line in std::io::stdin().lock().lines() {

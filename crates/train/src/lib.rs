@@ -1,6 +1,6 @@
 //! Pre-training of a model on packed tokens.
 //!
-//! [`train`] runs the loop: batches in a fixed order ([`batches`]), the loss and its gradients, a step of
+//! [`train`] runs the loop: batches in a fixed order ([`RowOrder`]), the loss and its gradients, a step of
 //! AdamW under a [`Schedule`], evaluation and checkpoints on the way. It can be killed at any moment: called
 //! again, it goes on from the newest checkpoint that verifies, and ends with the same bytes as a run that was
 //! never interrupted, with any number of threads.
