@@ -38,6 +38,7 @@ mod batch;
 mod cache;
 mod elementwise;
 mod matmul;
+pub mod measure;
 mod ops;
 mod parameters;
 mod peak;

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use half::bf16;
-
-use crate::matmul::{Block, Geometry, Layout, Left, Precision, multiply_block};
+use crate::matmul::{
+    Block, Geometry, Layout, Left, Precision, Source, left_tiling, multiply_block, pack, right_tiling,
+};
+use crate::tensor::AlignedVec;
 use crate::{Cpu, Dtype};
 
-/// Groups of 16 units: both operands stay in a first-level cache of 32 KiB.
+/// Groups of the reduction: both operands stay in a first-level cache of 32 KiB, or of 48 where there are tiles.
 const GROUPS: usize = 8;
 /// Calls of one sample; some milliseconds.
 const CALLS: usize = 1 << 13;
@@ -18,28 +19,32 @@ const SAMPLES: usize = 5;
 /// machine too; takes a fraction of a second.
 #[must_use]
 pub fn peak_gflops(cpu: &Cpu, dtype: Dtype) -> f64 {
-    let precision = Precision::from(dtype);
-    let geometry = Geometry::of(cpu.isa, precision);
-    let (rows, cols, units) = (geometry.rows, geometry.width, GROUPS * 16);
-    let one = match precision {
-        Precision::F32 => 1.0_f32.to_bits(),
-        Precision::Bf16 => u32::from(bf16::ONE.to_bits()) * 0x1_0001,
-    };
-    let (a, b) = (vec![one; rows * units], vec![one; cols * units]);
+    let geometry = Geometry::of(cpu.isa, Precision::from(dtype));
+    let (rows, cols) = (geometry.rows, geometry.width);
+    let groups = GROUPS.div_ceil(geometry.format.planes());
+    let k = groups * geometry.format.group_elements();
+    let ones = vec![1.0_f32; rows.max(cols) * k];
+    let (left, right) = (left_tiling(geometry, Layout::Lines, k), right_tiling(geometry, k));
+    let (mut a, mut b) = (AlignedVec::new(), AlignedVec::new());
+    a.grow(left.stride);
+    b.grow(right.stride);
+    pack(cpu.isa, &Source::along_cols(&ones[..], k), 0..rows, 0..k, left, &mut a);
+    pack(cpu.isa, &Source::along_cols(&ones[..], k), 0..cols, 0..k, right, &mut b);
     let threads = cpu.threads.count();
     let sample = || {
         let began = Instant::now();
         cpu.threads.run(threads, |_| {
-            let mut c = vec![0.0_f32; rows * cols];
+            let mut c = AlignedVec::<f32>::new();
+            c.grow(rows * cols);
             let a = Left::Packed(&a, Layout::Lines);
-            let block = Block { a, rows, b: &b, panel_stride: cols * units, cols, groups: GROUPS, precision };
+            let block = Block { a, rows, b: &b, panel_stride: right.stride, cols, groups, geometry };
             for _ in 0..CALLS {
                 // SAFETY: C is this task's own, `rows` rows of `cols`.
                 unsafe { multiply_block(cpu.isa, &block, c.as_mut_ptr(), cols, false) };
             }
-            assert!(c.iter().all(|sum| *sum == (units * precision.per_unit()) as f32), "a product is wrong");
+            assert!(c.iter().all(|sum| *sum == k as f32), "a product is wrong");
         });
-        let flops = 2 * threads * CALLS * rows * cols * units * precision.per_unit();
+        let flops = 2 * threads * CALLS * rows * cols * k;
         flops as f64 / began.elapsed().as_secs_f64() / 1e9
     };
     (0..SAMPLES).map(|_| sample()).fold(0.0, f64::max)

@@ -10,8 +10,6 @@
 
 use std::sync::Arc;
 
-use half::bf16;
-
 use crate::batch::Batch;
 use crate::cache::LayerCache;
 use crate::matmul::{Output, PackedMatrix, Precision, Source, multiply};
@@ -89,17 +87,18 @@ impl std::fmt::Debug for Tape<'_> {
 macro_rules! by_dtype {
     ($dtype:expr, $E:ident => $body:expr) => {
         match $dtype {
-            Dtype::F32 => {
+            $crate::Dtype::F32 => {
                 type $E = f32;
                 $body
             }
-            Dtype::Bf16 => {
-                type $E = bf16;
+            $crate::Dtype::Bf16 => {
+                type $E = half::bf16;
                 $body
             }
         }
     };
 }
+pub(crate) use by_dtype;
 
 impl<'a> Tape<'a> {
     /// A tape that records, for training.
@@ -187,11 +186,7 @@ impl<'a> Tape<'a> {
     pub fn linear(&mut self, x: Var, weight: ParameterId) -> Var {
         let features = self.parameters.get(weight).rows();
         let mut y = self.arena.tensor(self.shape(x).0, features, self.dtype);
-        let output = match self.dtype {
-            Dtype::F32 => Output::F32(y.as_mut_slice()),
-            Dtype::Bf16 => Output::Bf16(y.as_mut_slice()),
-        };
-        self.project(x, weight, output);
+        self.project(x, weight, Output::overwrite(&mut y));
         let y = self.push(y);
         self.record(|| Node::Linear { x, weight, y });
         y
@@ -499,11 +494,7 @@ impl<'a> Tape<'a> {
             out_features,
             precision,
         );
-        let output = match self.dtype {
-            Dtype::F32 => Output::F32(dx.as_mut_slice()),
-            Dtype::Bf16 => Output::Bf16(dx.as_mut_slice()),
-        };
-        multiply(self.cpu, &along_cols(dy), dy.rows(), &packed, output);
+        multiply(self.cpu, &along_cols(dy), dy.rows(), &packed, Output::overwrite(&mut dx));
         packed.give_back(self.arena);
 
         let x_values = self.values[x.0].as_ref().expect("a value that is still kept");

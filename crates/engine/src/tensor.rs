@@ -4,6 +4,8 @@
 //! the second step on nothing is allocated.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 
 use half::bf16;
 
@@ -204,6 +206,49 @@ impl Units {
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u32] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+/// A buffer that grows and is aligned to a cache line: what a thread keeps for itself between tasks. A load of
+/// a line that is not aligned to one costs two.
+#[derive(Debug)]
+pub(crate) struct AlignedVec<T> {
+    lines: Vec<Line>,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T> AlignedVec<T> {
+    pub(crate) const fn new() -> Self {
+        Self { lines: Vec::new(), len: 0, element: PhantomData }
+    }
+
+    /// Makes it at least `len` elements long; new ones are zero.
+    pub(crate) fn grow(&mut self, len: usize) {
+        if self.len < len {
+            self.lines.resize((len * size_of::<T>()).div_ceil(LINE), Line([0; LINE]));
+            self.len = len;
+        }
+    }
+}
+
+impl<T> Default for AlignedVec<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: bytemuck::Pod> Deref for AlignedVec<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl<T: bytemuck::Pod> DerefMut for AlignedVec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }

@@ -10,7 +10,7 @@
 
 use half::bf16;
 
-use super::pack::{Layout, Precision};
+use super::format::{Format, Geometry, Layout};
 use crate::simd::{Simd, kernel};
 use crate::{Isa, amx};
 
@@ -33,9 +33,9 @@ pub(crate) struct Block<'a> {
     /// Units from one panel to the next.
     pub(crate) panel_stride: usize,
     pub(crate) cols: usize,
-    /// Groups of 16 units in the reduction.
+    /// Groups in the reduction.
     pub(crate) groups: usize,
-    pub(crate) precision: Precision,
+    pub(crate) geometry: Geometry,
 }
 
 /// `C = A · Bᵀ`, or `C += A · Bᵀ` where `accumulate`; the sum starts from what is in C then.
@@ -50,13 +50,15 @@ pub(crate) unsafe fn multiply_block(
     accumulate: bool,
 ) {
     // The kernels read through pointers; these checks are what makes that sound.
-    let geometry = super::Geometry::of(isa, block.precision);
+    let geometry = block.geometry;
+    let units = block.groups * geometry.format.planes() * 16;
     if block.rows == 0 || block.cols == 0 {
         return;
     }
     match block.a {
-        Left::Packed(units, _) => {
-            assert!(units.len() >= geometry.packed_rows(block.rows) * block.groups * 16, "A has fewer rows");
+        Left::Packed(a, layout) => {
+            assert!(a.len() >= geometry.packed_rows(block.rows) * units, "A has fewer rows");
+            assert!(!geometry.tiles || layout == Layout::Lines, "tiles are loaded from lines");
         }
         Left::Rows(values, stride) => {
             assert!(geometry.loads_rows(block.rows, block.groups * 32), "rows of A that no tile loads");
@@ -64,22 +66,23 @@ pub(crate) unsafe fn multiply_block(
         }
     }
     let panels = block.cols.div_ceil(geometry.width);
-    let b_len = (panels - 1) * block.panel_stride + block.groups * 16 * geometry.width;
-    assert!(block.b.len() >= b_len, "B is packed for fewer columns");
-    if isa == Isa::Amx && block.precision == Precision::Bf16 {
-        assert!(!matches!(block.a, Left::Packed(_, Layout::Panels)), "tiles are loaded from lines");
+    assert!(
+        block.b.len() >= (panels - 1) * block.panel_stride + units * geometry.width,
+        "B is packed for fewer columns"
+    );
+    if geometry.tiles {
+        assert!(isa == Isa::Amx, "no tiles here");
         // SAFETY: an `Isa` of this kind proves the instructions; operands were checked, C is promised.
         unsafe { amx::multiply_block(block, c, stride, accumulate) };
         return;
     }
     let Left::Packed(a, layout) = block.a else { unreachable!("only tiles load rows, see above") };
-    match (block.precision, layout) {
-        (Precision::F32, Layout::Lines) => multiply::<F32Unit, Lines>(isa, block, a, c, stride, accumulate),
-        (Precision::F32, Layout::Panels) => multiply::<F32Unit, Panels>(isa, block, a, c, stride, accumulate),
-        (Precision::Bf16, Layout::Lines) => multiply::<Bf16Pair, Lines>(isa, block, a, c, stride, accumulate),
-        (Precision::Bf16, Layout::Panels) => {
-            multiply::<Bf16Pair, Panels>(isa, block, a, c, stride, accumulate)
-        }
+    match (geometry.format, layout) {
+        (Format::F32, Layout::Lines) => multiply::<F32Unit, Lines>(isa, block, a, c, stride, accumulate),
+        (Format::F32, Layout::Panels) => multiply::<F32Unit, Panels>(isa, block, a, c, stride, accumulate),
+        (Format::Bf16, Layout::Lines) => multiply::<Bf16Pair, Lines>(isa, block, a, c, stride, accumulate),
+        (Format::Bf16, Layout::Panels) => multiply::<Bf16Pair, Panels>(isa, block, a, c, stride, accumulate),
+        (Format::Split, _) => unreachable!("only tiles multiply parts"),
     }
 }
 

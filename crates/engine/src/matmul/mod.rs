@@ -15,6 +15,7 @@
 //! row of C depends on its row of A alone, so neither does the number of rows.
 
 mod block;
+mod format;
 mod pack;
 
 use std::cell::RefCell;
@@ -23,27 +24,47 @@ use std::ops::Range;
 use half::bf16;
 
 pub(crate) use block::{Block, Left, multiply_block};
-pub(crate) use pack::{Geometry, Layout, Precision, Source, Values, groups_of, pack_tile};
+pub(crate) use format::{Format, Geometry, Layout, Precision};
+pub(crate) use pack::{Source, Tiling, Values, pack};
 
-use crate::Cpu;
-use crate::tensor::{Arena, Units};
+use crate::tensor::{AlignedVec, Arena, Units};
 use crate::threads::Parts;
+use crate::{Cpu, Dtype, Tensor};
 
-/// Rows of A that a task packs and multiplies at a time, at most. With a reduction of 1,024 units they
-/// take half a megabyte and stay in the second-level cache.
-const BLOCK_ROWS: usize = 96;
-/// Units of the reduction that are multiplied before the next columns: what one panel of B and one tile of
-/// A keep in the first-level cache.
-const BLOCK_UNITS: usize = 1024;
-/// Bytes of packed B that a task passes over with one block of A; half of a second-level cache of 1 MiB.
-const BLOCK_B_BYTES: usize = 1 << 19;
+/// How a product is cut so that its parts stay in the caches. A task has a block of rows and a range of columns
+/// of C. It goes over blocks of the reduction; for each it packs its rows of A, and goes over blocks of columns of
+/// B with them.
+struct Blocking {
+    /// Rows of a task, at most.
+    rows: usize,
+    /// Bytes of B that are passed over again and again: with the rows of A they stay in the second-level cache.
+    b_bytes: usize,
+    /// Elements of the reduction in a block. A tile of A and the panel of B in use should stay in the first-level
+    /// cache, but sums go to memory and back between the blocks.
+    reduction: usize,
+}
+
+impl Blocking {
+    fn of(geometry: Geometry) -> Self {
+        match (geometry.tiles, geometry.format) {
+            // 2 MiB of second-level cache on every processor with tiles.
+            (true, Format::Split) => Self { rows: 256, b_bytes: 1 << 19, reduction: 512 },
+            (true, _) => Self { rows: 512, b_bytes: 1 << 19, reduction: 512 },
+            // 1 MiB.
+            (false, Format::Bf16) => Self { rows: 96, b_bytes: 1 << 19, reduction: 2048 },
+            (false, _) => Self { rows: 96, b_bytes: 1 << 19, reduction: 1024 },
+        }
+    }
+}
+
+/// f32 sums that a task holds until it can round them, at most.
+const SUMS_BYTES: usize = 1 << 21;
 
 /// An operand packed once, to be multiplied with many.
 #[derive(Debug)]
 pub(crate) struct PackedMatrix {
     units: Units,
     geometry: Geometry,
-    precision: Precision,
     cols: usize,
     k: usize,
 }
@@ -59,34 +80,43 @@ impl PackedMatrix {
         precision: Precision,
     ) -> Self {
         let geometry = Geometry::of(cpu.isa, precision);
-        let panel_units = groups_of(k, precision) * 16 * geometry.width;
+        let tiling = right_tiling(geometry, k);
         let panels = cols.div_ceil(geometry.width);
-        let mut units = arena.units(panels * panel_units);
+        let mut units = arena.units(panels * tiling.stride);
         let parts = Parts::new(units.as_mut_slice());
-        cpu.threads.run_ranges(panels, (1 << 16) / panel_units.max(1), |range| {
-            for panel in range {
-                // SAFETY: every panel is packed by one task.
-                let out = unsafe { parts.part(panel * panel_units..(panel + 1) * panel_units) };
-                let first = panel * geometry.width;
-                let valid = geometry.width.min(cols - first);
-                pack_tile(
-                    cpu.isa,
-                    precision,
-                    source,
-                    first,
-                    valid,
-                    geometry.width,
-                    0..k,
-                    Layout::Panels,
-                    out,
-                );
-            }
+        cpu.threads.run_ranges(panels, (1 << 16) / tiling.stride.max(1), |range| {
+            // SAFETY: every panel is packed by one task.
+            let out = unsafe { parts.part(range.start * tiling.stride..range.end * tiling.stride) };
+            let outer = range.start * geometry.width..(range.end * geometry.width).min(cols);
+            pack(cpu.isa, source, outer, 0..k, tiling, out);
         });
-        Self { units, geometry, precision, cols, k }
+        Self { units, geometry, cols, k }
     }
 
     pub(crate) fn give_back(self, arena: &mut Arena) {
         arena.give_back_units(self.units);
+    }
+}
+
+/// Whole panels of columns, reduced over `k` elements.
+pub(crate) fn right_tiling(geometry: Geometry, k: usize) -> Tiling {
+    Tiling {
+        format: geometry.format,
+        layout: Layout::Panels,
+        height: geometry.width,
+        whole: true,
+        stride: geometry.format.units(k) * geometry.width,
+    }
+}
+
+/// Tiles of rows, reduced over `k` elements.
+pub(crate) fn left_tiling(geometry: Geometry, layout: Layout, k: usize) -> Tiling {
+    Tiling {
+        format: geometry.format,
+        layout,
+        height: geometry.rows,
+        whole: geometry.tiles,
+        stride: geometry.format.units(k) * geometry.rows,
     }
 }
 
@@ -103,103 +133,138 @@ pub(crate) enum Output<'a> {
     AddTo(&'a [f32], &'a mut [f32]),
 }
 
+impl<'a> Output<'a> {
+    /// Overwrites a tensor, whatever it holds.
+    pub(crate) fn overwrite(tensor: &'a mut Tensor) -> Self {
+        match tensor.dtype() {
+            Dtype::F32 => Self::F32(tensor.as_mut_slice()),
+            Dtype::Bf16 => Self::Bf16(tensor.as_mut_slice()),
+        }
+    }
+}
+
 thread_local! {
     /// Packed rows of A and the f32 block of a bf16 output, kept by each thread.
-    static SCRATCH: RefCell<(Vec<u32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: RefCell<(AlignedVec<u32>, AlignedVec<f32>)> =
+        const { RefCell::new((AlignedVec::new(), AlignedVec::new())) };
 }
 
 /// `C = A · Bᵀ` for `rows` rows of `a` and all columns of `b`; C is row-major and as wide as `b` has columns.
 pub(crate) fn multiply(cpu: &Cpu, a: &Source<'_>, rows: usize, b: &PackedMatrix, output: Output<'_>) {
-    let width = b.geometry.width;
-    let panels = b.cols.div_ceil(width);
+    let geometry = b.geometry;
+    let panels = b.cols.div_ceil(geometry.width);
+    let c = Destination::new(output, rows * b.cols);
     if rows == 0 || panels == 0 {
         return;
     }
-    // The sum of a bf16 output may not be rounded half-way, so its reduction is never cut.
-    let cut = match output {
-        Output::Bf16(_) => b.k,
-        _ => BLOCK_UNITS * b.precision.per_unit(),
-    };
-    let block_units = groups_of(b.k.min(cut), b.precision) * 16;
-    let block_panels = (BLOCK_B_BYTES / (block_units * width * 4).max(1)).clamp(1, panels);
-    // As many blocks of rows as keep all threads busy; with few rows, blocks of columns share the work.
-    let tiles = rows.div_ceil(b.geometry.rows);
-    let block_rows =
-        (BLOCK_ROWS / b.geometry.rows).min(tiles.div_ceil(2 * cpu.threads.count())).max(1) * b.geometry.rows;
+    let blocking = Blocking::of(geometry);
+    let reduction_units = geometry.format.units(b.k.min(blocking.reduction));
+    let block_panels = (blocking.b_bytes / (reduction_units * geometry.width * 4).max(1)).clamp(1, panels);
+    // As many blocks of rows as keep all threads busy; with few rows, ranges of columns share the work.
+    let tiles = rows.div_ceil(geometry.rows);
+    let most_tiles = blocking.rows / geometry.rows;
+    let block_rows = most_tiles.min(tiles.div_ceil(2 * cpu.threads.count())).max(1) * geometry.rows;
     let row_blocks = rows.div_ceil(block_rows);
-    let splits = (4 * cpu.threads.count()).div_ceil(row_blocks).clamp(1, panels);
-    let task_panels = panels.div_ceil(splits);
+    // Every range of columns packs the rows again.
+    let mut splits = if row_blocks.is_multiple_of(cpu.threads.count()) {
+        1
+    } else {
+        (4 * cpu.threads.count()).div_ceil(row_blocks)
+    };
+    if matches!(c, Destination::Bf16(_)) && b.k > blocking.reduction {
+        splits = splits.max((block_rows * b.cols * 4).div_ceil(SUMS_BYTES));
+    }
+    let task_panels = panels.div_ceil(splits.clamp(1, panels));
     let column_tasks = panels.div_ceil(task_panels);
 
-    let c = Destination::new(output, rows * b.cols);
     cpu.threads.run(row_blocks * column_tasks, |task| {
         let (row_block, column_task) = (task / column_tasks, task % column_tasks);
-        let row_range = row_block * block_rows..((row_block + 1) * block_rows).min(rows);
-        let panel_range = column_task * task_panels..((column_task + 1) * task_panels).min(panels);
+        let rows = row_block * block_rows..((row_block + 1) * block_rows).min(rows);
+        let panels = column_task * task_panels..((column_task + 1) * task_panels).min(panels);
         SCRATCH.with_borrow_mut(|(packed, sums)| {
-            let mut first_k = 0;
-            while first_k < b.k || first_k == 0 {
-                let k_range = first_k..(first_k + cut).min(b.k);
-                let left = left_operand(cpu, a, &row_range, &k_range, b, packed);
-                let mut panel = panel_range.start;
-                while panel < panel_range.end {
-                    let end = (panel + block_panels).min(panel_range.end);
-                    let cols = panel * width..(end * width).min(b.cols);
-                    let total_units = groups_of(b.k, b.precision) * 16 * width;
-                    let offset = panel * total_units + first_k / b.precision.per_unit() * width;
-                    let block = Block {
-                        a: left,
-                        rows: row_range.len(),
-                        b: &b.units.as_slice()[offset..],
-                        panel_stride: total_units,
-                        cols: cols.len(),
-                        groups: groups_of(k_range.len(), b.precision),
-                        precision: b.precision,
-                    };
+            // An empty reduction still writes its zeros.
+            for first_k in (0..b.k.max(1)).step_by(blocking.reduction) {
+                let k = first_k..(first_k + blocking.reduction).min(b.k);
+                let left = LeftBlock::new(cpu, a, rows.clone(), k, b, packed);
+                for first in panels.clone().step_by(block_panels) {
+                    let block = first..(first + block_panels).min(panels.end);
                     // SAFETY: this task alone writes these rows and columns of C.
-                    unsafe { c.write(cpu, &block, &row_range, &cols, b.cols, first_k > 0, sums) };
-                    panel = end;
-                }
-                first_k += cut;
-                if b.k == 0 {
-                    break;
+                    unsafe { c.write(cpu, &left, b, &panels, block, sums) };
                 }
             }
         });
     });
 }
 
-/// Rows of A as the kernel takes them: as they lie in memory where it can, otherwise packed in tiles of its
-/// height.
-fn left_operand<'p>(
-    cpu: &Cpu,
-    a: &Source<'p>,
-    rows: &Range<usize>,
-    k: &Range<usize>,
-    b: &PackedMatrix,
-    packed: &'p mut Vec<u32>,
-) -> Left<'p> {
-    let geometry = b.geometry;
-    if geometry.loads_rows(rows.len(), k.len())
-        && let Some((values, stride)) = a.bf16_rows(rows.start, k.start)
-    {
-        return Left::Rows(values, stride);
+/// Rows of A over a block of the reduction, as the kernel takes them.
+struct LeftBlock<'p> {
+    rows: Range<usize>,
+    k: Range<usize>,
+    left: Left<'p>,
+    /// Units of A in a row; none where rows are loaded as they lie.
+    row_units: usize,
+}
+
+/// Rows so many bytes apart fall on the same few lines of the first-level cache.
+const ALIASING_BYTES: usize = 4096;
+
+impl<'p> LeftBlock<'p> {
+    fn new(
+        cpu: &Cpu,
+        a: &Source<'p>,
+        rows: Range<usize>,
+        k: Range<usize>,
+        b: &PackedMatrix,
+        packed: &'p mut AlignedVec<u32>,
+    ) -> Self {
+        let geometry = b.geometry;
+        if geometry.loads_rows(rows.len(), k.len())
+            && let Some((values, stride)) = a.bf16_rows(rows.start, k.start)
+            && !(2 * stride).is_multiple_of(ALIASING_BYTES)
+        {
+            return Self { rows, k, left: Left::Rows(values, stride), row_units: 0 };
+        }
+        let layout = geometry.layout_for(a);
+        let row_units = geometry.format.units(k.len());
+        let needed = geometry.packed_rows(rows.len()) * row_units;
+        packed.grow(needed);
+        let tiling = left_tiling(geometry, layout, k.len());
+        pack(cpu.isa, a, rows.clone(), k.clone(), tiling, &mut packed[..needed]);
+        Self { rows, k, left: Left::Packed(&packed[..needed], layout), row_units }
     }
-    let groups = groups_of(k.len(), b.precision);
-    let needed = geometry.packed_rows(rows.len()) * groups * 16;
-    if packed.len() < needed {
-        packed.resize(needed, 0);
+
+    /// Multiplies rows `rows` of the block, from a whole tile on, with panels of `b`.
+    ///
+    /// # Safety
+    /// As [`multiply_block`].
+    #[expect(clippy::too_many_arguments, reason = "a block of a product takes this many")]
+    unsafe fn multiply(
+        &self,
+        cpu: &Cpu,
+        rows: Range<usize>,
+        b: &PackedMatrix,
+        panels: &Range<usize>,
+        c: *mut f32,
+        stride: usize,
+        accumulate: bool,
+    ) {
+        let geometry = b.geometry;
+        let (width, all_units) = (geometry.width, geometry.format.units(b.k));
+        let block = Block {
+            a: match self.left {
+                Left::Rows(values, row_stride) => Left::Rows(&values[rows.start * row_stride..], row_stride),
+                Left::Packed(units, layout) => Left::Packed(&units[rows.start * self.row_units..], layout),
+            },
+            rows: rows.len(),
+            b: &b.units.as_slice()[(panels.start * all_units + geometry.format.units(self.k.start)) * width..],
+            panel_stride: width * all_units,
+            cols: (panels.end * width).min(b.cols) - panels.start * width,
+            groups: geometry.format.groups(self.k.len()),
+            geometry,
+        };
+        // SAFETY: by the caller's promise.
+        unsafe { multiply_block(cpu.isa, &block, c, stride, accumulate) };
     }
-    let layout = geometry.strided_layout_for(a);
-    let mut offset = 0;
-    for first in rows.clone().step_by(geometry.rows) {
-        let valid = geometry.rows.min(rows.end - first);
-        let height = geometry.packed_rows(valid);
-        let out = &mut packed[offset..offset + height * groups * 16];
-        pack_tile(cpu.isa, b.precision, a, first, valid, height, k.clone(), layout, out);
-        offset += out.len();
-    }
-    Left::Packed(&packed[..needed], layout)
 }
 
 /// C, as the tasks share it.
@@ -225,46 +290,65 @@ impl<'a> Destination<'a> {
         have
     }
 
-    /// Multiplies `block` into rows and columns of C.
+    /// Multiplies a block of rows with panels `block` of `b` into C. Called for all blocks of the reduction in
+    /// order, the task's columns being `task_panels`.
     ///
     /// # Safety
-    /// Nobody else may use that part of C meanwhile.
-    #[expect(clippy::too_many_arguments, reason = "a place in C takes this many")]
+    /// Nobody else may use these rows and columns of C meanwhile.
     unsafe fn write(
         &self,
         cpu: &Cpu,
-        block: &Block<'_>,
-        rows: &Range<usize>,
-        cols: &Range<usize>,
-        stride: usize,
-        continued: bool,
-        sums: &mut Vec<f32>,
+        left: &LeftBlock<'_>,
+        b: &PackedMatrix,
+        task_panels: &Range<usize>,
+        block: Range<usize>,
+        sums: &mut AlignedVec<f32>,
     ) {
-        let first = rows.start * stride + cols.start;
+        let width = b.geometry.width;
+        let cols = block.start * width..(block.end * width).min(b.cols);
+        let first = left.rows.start * b.cols + cols.start;
+        let (continued, last) = (left.k.start > 0, left.k.end == b.k);
+        let all = 0..left.rows.len();
+        // SAFETY: the part is the caller's alone, and inside C.
+        let into = |c: *mut f32, add| unsafe { left.multiply(cpu, all.clone(), b, &block, c, b.cols, add) };
         match self {
-            // SAFETY: the part is the caller's alone, and inside C.
-            Self::F32(c) => unsafe { multiply_block(cpu.isa, block, c.at(first), stride, continued) },
-            // SAFETY: as above.
-            Self::Accumulate(c) => unsafe { multiply_block(cpu.isa, block, c.at(first), stride, true) },
+            Self::F32(c) => into(c.at(first), continued),
+            Self::Accumulate(c) => into(c.at(first), true),
             Self::AddTo(x, c) => {
                 if !continued {
-                    for row in rows.clone() {
-                        let range = row * stride + cols.start..row * stride + cols.end;
+                    for row in left.rows.clone() {
+                        let range = row * b.cols + cols.start..row * b.cols + cols.end;
                         // SAFETY: as above.
-                        unsafe { c.part(range.clone()) }.copy_from_slice(&x[range]);
+                        crate::elementwise::convert(cpu.isa, &x[range.clone()], unsafe { c.part(range) });
                     }
                 }
-                // SAFETY: as above.
-                unsafe { multiply_block(cpu.isa, block, c.at(first), stride, true) };
+                into(c.at(first), true);
             }
             Self::Bf16(c) => {
-                sums.resize(sums.len().max(rows.len() * cols.len()), 0.0);
-                // SAFETY: the sums are this thread's own, and large enough.
-                unsafe { multiply_block(cpu.isa, block, sums.as_mut_ptr(), cols.len(), false) };
-                for (i, row) in rows.clone().enumerate() {
-                    // SAFETY: as above.
-                    let out = unsafe { c.part(row * stride + cols.start..row * stride + cols.end) };
-                    crate::elementwise::convert(cpu.isa, &sums[i * cols.len()..][..cols.len()], out);
+                // Few rows at a time leave the sums in the first-level cache. Where the reduction goes on, the
+                // sums of all rows and columns of the task are kept until it ends.
+                let whole = !continued && last;
+                let (strip, offset, stride) = if whole {
+                    (if b.geometry.tiles { b.geometry.rows } else { all.end }, 0, cols.len())
+                } else {
+                    let task_cols = (task_panels.end * width).min(b.cols) - task_panels.start * width;
+                    (all.end, cols.start - task_panels.start * width, task_cols)
+                };
+                for start in all.clone().step_by(strip) {
+                    let rows = start..(start + strip).min(all.end);
+                    sums.grow(rows.len() * stride);
+                    let into = sums[offset..].as_mut_ptr();
+                    // SAFETY: the sums are this thread's own, and large enough.
+                    unsafe { left.multiply(cpu, rows.clone(), b, &block, into, stride, continued) };
+                    if last {
+                        for (i, row) in rows.enumerate() {
+                            let row = (left.rows.start + row) * b.cols;
+                            // SAFETY: as above.
+                            let out = unsafe { c.part(row + cols.start..row + cols.end) };
+                            let sums = &sums[offset + i * stride..][..cols.len()];
+                            crate::elementwise::convert(cpu.isa, sums, out);
+                        }
+                    }
                 }
             }
         }

@@ -1,99 +1,15 @@
-//! Operands in the order in which the register tile reads them.
+//! Operands brought into the order in which the register tile reads them; see [`super::format`].
 //!
-//! A *unit* is 32 bits along the reduction: one f32, or two bf16. Units are padded with zeros to groups of
-//! 16, one cache line. A tile of `height` rows (of A, or columns of B) is laid out as
-//!
-//! - [`Layout::Lines`]: `[group][row][16 units]`: whole cache lines, no shuffling when the reduction is
-//!   contiguous in memory; also what the AMX tiles load;
-//! - [`Layout::Panels`]: `[unit][row]`: neighbours of one unit side by side, as the vector loads of B need
-//!   them, and no shuffling when the reduction goes along the rows in memory.
+//! This is the only place where anything is transposed: 16 units of 16 rows at a time, in registers, on the
+//! way into a buffer that is needed anyway.
 
 use std::ops::Range;
 
 use half::bf16;
 
-use crate::simd::{self, Element, Simd, for_lanes, kernel};
+use super::format::{Format, Layout};
+use crate::simd::{self, Element, Simd, kernel};
 use crate::{Dtype, Isa, Tensor};
-
-/// What is multiplied: f32 with f32, or bf16 with bf16. Sums are f32 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Precision {
-    F32,
-    Bf16,
-}
-
-impl Precision {
-    /// Elements in a unit.
-    pub(crate) fn per_unit(self) -> usize {
-        match self {
-            Self::F32 => 1,
-            Self::Bf16 => 2,
-        }
-    }
-}
-
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-/// Groups of 16 units that a reduction over `k` elements takes.
-pub(crate) fn groups_of(k: usize, precision: Precision) -> usize {
-    k.div_ceil(16 * precision.per_unit())
-}
-
-/// The order of the units in a packed tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    Lines,
-    Panels,
-}
-
-/// The register tile of an instruction set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Geometry {
-    /// Rows of A in a tile.
-    pub(crate) rows: usize,
-    /// Columns of B in a panel.
-    pub(crate) width: usize,
-    /// Tiles are loaded whole: A is padded with zero rows and always in lines.
-    whole_tiles: bool,
-}
-
-impl Geometry {
-    pub(crate) fn of(isa: Isa, precision: Precision) -> Self {
-        fn of<S: Simd>() -> Geometry {
-            Geometry { rows: S::TILE_ROWS, width: 2 * S::LANES, whole_tiles: false }
-        }
-        match (isa, precision) {
-            (Isa::Amx, Precision::Bf16) => Self { rows: 32, width: 32, whole_tiles: true },
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Amx, _) => of::<simd::Avx512>(),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, _) => of::<simd::Avx2>(),
-            _ => of::<simd::Scalar>(),
-        }
-    }
-
-    /// Rows that `rows` rows of A take when packed.
-    pub(crate) fn packed_rows(self, rows: usize) -> usize {
-        if self.whole_tiles { rows.next_multiple_of(self.rows) } else { rows }
-    }
-
-    /// Whether A can be used as it lies in memory: whole tiles of whole lines, in bf16.
-    pub(crate) fn loads_rows(self, rows: usize, k: usize) -> bool {
-        self.whole_tiles && rows.is_multiple_of(self.rows) && k.is_multiple_of(32)
-    }
-
-    /// The layout of A that costs the least to make from a source.
-    pub(crate) fn strided_layout_for(self, source: &Source<'_>) -> Layout {
-        if self.whole_tiles || source.contiguous { Layout::Lines } else { Layout::Panels }
-    }
-}
 
 /// Borrowed elements of either type.
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +39,7 @@ impl<'a> From<&'a Tensor> for Values<'a> {
     }
 }
 
-/// An operand where it lies: `rows` outer indices by a reduction.
+/// An operand where it lies: outer indices by a reduction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source<'a> {
     values: Values<'a>,
@@ -144,6 +60,10 @@ impl<'a> Source<'a> {
         Self { values: values.into(), stride, contiguous: false }
     }
 
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.contiguous
+    }
+
     /// bf16 rows from `row` and element `k` of a contiguous reduction on, and their distance.
     pub(crate) fn bf16_rows(&self, row: usize, k: usize) -> Option<(&'a [bf16], usize)> {
         match self.values {
@@ -162,155 +82,253 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Packs outer indices `first..first + valid` over the reduction `k` as a tile of `height` rows, those
-/// beyond `valid` zero.
-#[expect(clippy::too_many_arguments, reason = "a tile of an operand takes this many")]
-pub(crate) fn pack_tile(
+/// How tiles are laid out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tiling {
+    pub(crate) format: Format,
+    pub(crate) layout: Layout,
+    /// Rows of a tile.
+    pub(crate) height: usize,
+    /// Whether the last tile is as high as the others, with zeros, or only as high as there are rows.
+    pub(crate) whole: bool,
+    /// Units from one tile to the next.
+    pub(crate) stride: usize,
+}
+
+/// Packs outer indices `outer` over the reduction `k` into tiles.
+pub(crate) fn pack(
     isa: Isa,
-    precision: Precision,
     source: &Source<'_>,
-    first: usize,
-    valid: usize,
-    height: usize,
+    outer: Range<usize>,
     k: Range<usize>,
-    layout: Layout,
+    tiling: Tiling,
     out: &mut [u32],
 ) {
     let Source { values, stride, contiguous } = *source;
-    match (values, precision) {
-        (Values::F32(x), Precision::F32) => {
-            tile::<f32, f32>(isa, x, stride, contiguous, first, valid, height, k, layout, out)
+    // Sources whose reduction goes along the rows are read row by row across all tiles; the others tile by tile.
+    let (groups, together) = (tiling.format.groups(k.len()), if contiguous { 1 } else { usize::MAX });
+    let tiles = outer.len().div_ceil(tiling.height);
+    let mut first_tile = 0;
+    while first_tile < tiles {
+        let last_tile = first_tile.saturating_add(together).min(tiles);
+        for group in 0..groups {
+            let from = k.start + group * tiling.format.group_elements();
+            let len = tiling.format.group_elements().min(k.end - from);
+            for tile in first_tile..last_tile {
+                let first = outer.start + tile * tiling.height;
+                let valid = tiling.height.min(outer.end - first);
+                let height = if tiling.whole { tiling.height } else { valid };
+                let group_units = tiling.format.planes() * 16 * height;
+                let start = tile * tiling.stride + group * group_units;
+                let place = Place { stride, contiguous, first, valid, height, from, len, layout: tiling.layout };
+                let out = &mut out[start..start + group_units];
+                match (values, tiling.format) {
+                    (Values::F32(x), Format::F32) => pack_f32(isa, x, place, out),
+                    (Values::Bf16(x), Format::F32) => pack_f32(isa, x, place, out),
+                    (Values::F32(x), Format::Bf16) => pack_bf16(isa, x, place, out),
+                    (Values::Bf16(x), Format::Bf16) => pack_bf16(isa, x, place, out),
+                    (Values::F32(x), Format::Split) => pack_split(isa, x, place, out),
+                    (Values::Bf16(x), Format::Split) => pack_split(isa, x, place, out),
+                }
+            }
         }
-        (Values::F32(x), Precision::Bf16) => {
-            tile::<f32, bf16>(isa, x, stride, contiguous, first, valid, height, k, layout, out)
+        first_tile = last_tile;
+    }
+}
+
+/// One group of one tile: where it is read, and how it is written.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    stride: usize,
+    contiguous: bool,
+    /// The first outer index, how many there are, and how many the tile has.
+    first: usize,
+    valid: usize,
+    height: usize,
+    /// The first element of the reduction, and how many there are.
+    from: usize,
+    len: usize,
+    layout: Layout,
+}
+
+/// What a unit holds: so many elements, and which part of them.
+trait UnitOf {
+    const ELEMENTS: usize;
+    /// Whether bf16 values are held as they are.
+    const IS_BF16: bool;
+    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> S::F;
+    fn line<S: Simd, E: Element>(s: S, x: &[E], line: &mut [u32]);
+}
+
+struct Single;
+
+/// Two bf16 that are the part of a value left over by `PLANE` parts before it.
+struct Pair<const PLANE: usize>;
+
+impl<const PLANE: usize> Pair<PLANE> {
+    #[inline(always)]
+    fn part<S: Simd>(s: S, x: S::F) -> S::F {
+        let mut rest = x;
+        for _ in 0..PLANE {
+            rest = s.sub(rest, s.round_bf16(rest));
         }
-        (Values::Bf16(x), Precision::F32) => {
-            tile::<bf16, f32>(isa, x, stride, contiguous, first, valid, height, k, layout, out)
-        }
-        (Values::Bf16(x), Precision::Bf16) => {
-            tile::<bf16, bf16>(isa, x, stride, contiguous, first, valid, height, k, layout, out)
+        s.round_bf16(rest)
+    }
+}
+
+impl UnitOf for Single {
+    const ELEMENTS: usize = 1;
+    const IS_BF16: bool = false;
+
+    #[inline(always)]
+    fn unit<S: Simd>(_: S, low: S::F, _: S::F) -> S::F {
+        low
+    }
+
+    #[inline(always)]
+    fn line<S: Simd, E: Element>(s: S, x: &[E], line: &mut [u32]) {
+        let line: &mut [f32] = bytemuck::cast_slice_mut(line);
+        for i in (0..16).step_by(S::LANES) {
+            s.store(load_upto(s, x, i), &mut line[i..i + S::LANES]);
         }
     }
 }
 
-/// The widest tile there is, of A or B.
-const WIDEST: usize = 32;
+impl<const PLANE: usize> UnitOf for Pair<PLANE> {
+    const ELEMENTS: usize = 2;
+    const IS_BF16: bool = PLANE == 0;
+
+    #[inline(always)]
+    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> S::F {
+        s.pair_bf16(Self::part(s, low), Self::part(s, high))
+    }
+
+    #[inline(always)]
+    fn line<S: Simd, E: Element>(s: S, x: &[E], line: &mut [u32]) {
+        if E::DTYPE == Dtype::Bf16 && x.len() == 32 {
+            let (from, to): (&[[u8; 64]], &mut [[u8; 64]]) =
+                (bytemuck::cast_slice(bytemuck::cast_slice::<E, u8>(x)), bytemuck::cast_slice_mut(line));
+            to[0] = if Self::IS_BF16 { from[0] } else { [0; 64] };
+            return;
+        }
+        let line: &mut [bf16] = bytemuck::cast_slice_mut(line);
+        for i in (0..32).step_by(S::LANES) {
+            s.store_bf16(Self::part(s, load_upto(s, x, i)), &mut line[i..i + S::LANES]);
+        }
+    }
+}
+
+/// A vector from `x[i..]`, zero beyond the end.
+#[inline(always)]
+fn load_upto<S: Simd, E: Element>(s: S, x: &[E], i: usize) -> S::F {
+    if i + S::LANES <= x.len() {
+        E::load(s, &x[i..i + S::LANES])
+    } else {
+        s.load_partial(&x[i.min(x.len())..])
+    }
+}
 
 kernel! {
-    fn tile[E: Element, D: Element](
-        s, x: &[E], stride: usize, contiguous: bool, first: usize, valid: usize, height: usize,
-        k: Range<usize>, layout: Layout, out: &mut [u32],
-    ) {
-        let per_unit = 4 / size_of::<D>();
-        let per_group = 16 * per_unit;
-        for (g, out) in out.chunks_exact_mut(16 * height).enumerate() {
-            let from = k.start + g * per_group;
-            let len = per_group.min(k.end - from);
-            let mut other = [0_u32; 16 * WIDEST];
-            let other = &mut other[..16 * height];
-            match (contiguous, layout) {
-                (true, Layout::Lines) => lines::<S, E, D>(s, x, stride, first, valid, from, len, out),
-                (true, Layout::Panels) => {
-                    lines::<S, E, D>(s, x, stride, first, valid, from, len, other);
-                    transpose(other, 16, height, out);
+    fn pack_f32[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, Single>(s, x, place, out); }
+}
+
+kernel! {
+    fn pack_bf16[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, Pair<0>>(s, x, place, out); }
+}
+
+kernel! {
+    fn pack_split[E: Element](s, x: &[E], place: Place, out: &mut [u32]) {
+        let (first, rest) = out.split_at_mut(16 * place.height);
+        let (second, third) = rest.split_at_mut(16 * place.height);
+        group::<S, E, Pair<0>>(s, x, place, first);
+        group::<S, E, Pair<1>>(s, x, place, second);
+        group::<S, E, Pair<2>>(s, x, place, third);
+    }
+}
+
+#[inline(always)]
+fn group<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut [u32]) {
+    let height = place.height;
+    match (place.contiguous, place.layout) {
+        (true, Layout::Lines) => lines::<S, E, U>(s, x, place, 0..height, out),
+        (false, Layout::Panels) => units::<S, E, U>(s, x, place, out),
+        // The other way round first, then transposed.
+        (true, Layout::Panels) => {
+            assert!(height.is_multiple_of(S::LANES), "a tile of {height} rows is not transposed");
+            let mut strip = [0_u32; 16 * 16];
+            let strip = &mut strip[..16 * S::LANES];
+            for row in (0..height).step_by(S::LANES) {
+                lines::<S, E, U>(s, x, place, row..row + S::LANES, strip);
+                for unit in (0..16).step_by(S::LANES) {
+                    let last = S::LANES - 1;
+                    let from = &strip[unit..last * 16 + unit + S::LANES];
+                    let to = &mut out[unit * height + row..(unit + last) * height + row + S::LANES];
+                    // SAFETY: the slices hold the last row of each block.
+                    unsafe { s.transpose_units(from.as_ptr(), 16, to.as_mut_ptr(), height) };
                 }
-                (false, Layout::Panels) => panels::<S, E, D>(s, x, stride, first, valid, from, len, height, out),
-                (false, Layout::Lines) => {
-                    panels::<S, E, D>(s, x, stride, first, valid, from, len, height, other);
-                    transpose(other, height, 16, out);
+            }
+        }
+        (false, Layout::Lines) => {
+            assert!(height.is_multiple_of(S::LANES), "a tile of {height} rows is not transposed");
+            let mut panel = [0_u32; 16 * WIDEST];
+            let panel = &mut panel[..16 * height];
+            units::<S, E, U>(s, x, place, panel);
+            for row in (0..height).step_by(S::LANES) {
+                for unit in (0..16).step_by(S::LANES) {
+                    let last = S::LANES - 1;
+                    let from = &panel[unit * height + row..(unit + last) * height + row + S::LANES];
+                    let to = &mut out[row * 16 + unit..(row + last) * 16 + unit + S::LANES];
+                    // SAFETY: as above.
+                    unsafe { s.transpose_units(from.as_ptr(), height, to.as_mut_ptr(), 16) };
                 }
             }
         }
     }
 }
 
-/// `to[c][r] = from[r][c]`, for `from` of `cols` columns and `rows` rows.
+/// Lines of `rows` of the tile, from a reduction that is contiguous in memory.
 #[inline(always)]
-fn transpose(from: &[u32], cols: usize, rows: usize, to: &mut [u32]) {
-    for (c, to) in to.chunks_exact_mut(rows).enumerate() {
-        for (r, to) in to.iter_mut().enumerate() {
-            *to = from[r * cols + c];
-        }
-    }
-}
-
-/// One group in lines, from a reduction that is contiguous in memory.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "as the kernel around it")]
-fn lines<S: Simd, E: Element, D: Element>(
+fn lines<S: Simd, E: Element, U: UnitOf>(
     s: S,
     x: &[E],
-    stride: usize,
-    first: usize,
-    valid: usize,
-    k: usize,
-    len: usize,
+    place: Place,
+    rows: Range<usize>,
     out: &mut [u32],
 ) {
-    for (i, line) in out.chunks_exact_mut(16).enumerate() {
-        let line: &mut [D] = bytemuck::cast_slice_mut(line);
-        let used = if i < valid { len } else { 0 };
-        if used > 0 {
-            copy_row(s, &x[(first + i) * stride + k..][..used], &mut line[..used]);
-        }
-        line[used..].fill(D::ZERO);
-    }
-}
-
-/// One group in panels, from a reduction along the rows in memory.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "as the kernel around it")]
-fn panels<S: Simd, E: Element, D: Element>(
-    s: S,
-    x: &[E],
-    stride: usize,
-    first: usize,
-    valid: usize,
-    k: usize,
-    len: usize,
-    height: usize,
-    out: &mut [u32],
-) {
-    let per_unit = 4 / size_of::<D>();
-    for (u, units) in out.chunks_exact_mut(height).enumerate() {
-        let mut rows = [[D::ZERO; WIDEST]; 2];
-        for (j, row) in rows.iter_mut().enumerate().take(per_unit) {
-            let k_offset = u * per_unit + j;
-            if k_offset < len {
-                copy_row(s, &x[(k + k_offset) * stride + first..][..valid], &mut row[..valid]);
-            }
-        }
-        if per_unit == 1 {
-            units.copy_from_slice(bytemuck::cast_slice(&rows[0][..units.len()]));
+    for (row, line) in rows.zip(out.chunks_exact_mut(16)) {
+        if row < place.valid {
+            let start = (place.first + row) * place.stride + place.from;
+            U::line(s, &x[start..start + place.len], line);
         } else {
-            let (low, high): (&[u16], &[u16]) =
-                (bytemuck::cast_slice(&rows[0]), bytemuck::cast_slice(&rows[1]));
-            for ((unit, low), high) in units.iter_mut().zip(low).zip(high) {
-                *unit = u32::from(*low) | u32::from(*high) << 16;
-            }
+            line.fill(0);
         }
     }
 }
 
-/// Copies or converts; the lengths that are met most (a line of bf16, one of f32) without a call.
+/// `[unit][row]`, from a reduction along the rows in memory.
 #[inline(always)]
-fn copy_row<S: Simd, E: Element, D: Element>(s: S, from: &[E], to: &mut [D]) {
-    if E::DTYPE != D::DTYPE {
-        for_lanes!(s, from.len(), |i, n| {
-            simd::store(s, simd::load(s, from, i, n), to, i, n);
-        });
-        return;
-    }
-    let from: &[D] = bytemuck::cast_slice(from);
-    match from.len() {
-        32 => copy_array::<32, D>(from, to),
-        16 => copy_array::<16, D>(from, to),
-        _ => to.copy_from_slice(from),
+fn units<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut [u32]) {
+    let height = place.height;
+    let pairs_of_bf16 = U::IS_BF16 && E::DTYPE == Dtype::Bf16 && place.valid == 2 * S::LANES;
+    for (unit, out) in out.chunks_exact_mut(height).enumerate() {
+        // Elements of the reduction beyond the end are zero.
+        let element = |j: usize| -> &[E] {
+            let k = unit * U::ELEMENTS + j;
+            let start = (place.from + k) * place.stride + place.first;
+            if k < place.len { &x[start..start + place.valid] } else { &[] }
+        };
+        let (low, high) = (element(0), if U::ELEMENTS == 2 { element(1) } else { &[] });
+        let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+        if pairs_of_bf16 && !high.is_empty() {
+            s.pair_rows(bytemuck::cast_slice(low), bytemuck::cast_slice(high), out);
+            continue;
+        }
+        for i in (0..height).step_by(S::LANES) {
+            let value = U::unit(s, load_upto(s, low, i), load_upto(s, high, i));
+            simd::store(s, value, out, i, S::LANES.min(height - i));
+        }
     }
 }
 
-#[inline(always)]
-fn copy_array<const N: usize, D: Copy>(from: &[D], to: &mut [D]) {
-    let (from, to): (&[D; N], &mut [D; N]) = (from.try_into().expect("N"), to.try_into().expect("N"));
-    *to = *from;
-}
+/// The highest tile there is, of A or B.
+const WIDEST: usize = 32;

@@ -7,6 +7,17 @@ use half::bf16;
 
 use super::Simd;
 
+/// Wraps intrinsics in the one reason that makes all of them sound here.
+macro_rules! avx2 {
+    ($e:expr) => {
+        // SAFETY: the token proves the instructions; slices were checked to hold eight values.
+        #[allow(unused_unsafe, reason = "some intrinsics are safe by now")]
+        unsafe {
+            $e
+        }
+    };
+}
+
 /// Proof that AVX2 and FMA are there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -18,17 +29,20 @@ impl Avx2 {
     pub(crate) unsafe fn new_unchecked() -> Self {
         Self(())
     }
-}
 
-/// Wraps intrinsics in the one reason that makes all of them sound here.
-macro_rules! avx2 {
-    ($e:expr) => {
-        // SAFETY: the token proves the instructions; slices were checked to hold eight values.
-        #[allow(unused_unsafe, reason = "some intrinsics are safe by now")]
-        unsafe {
-            $e
-        }
-    };
+    /// The upper halves of the lanes, rounded to nearest even, as 32-bit integers; NaN stays NaN.
+    #[inline(always)]
+    fn rounded_halves(self, v: __m256) -> __m256i {
+        avx2!({
+            let bits = _mm256_castps_si256(v);
+            // Just under half a unit, or half of one where that makes the result even.
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, is_nan))
+        })
+    }
 }
 
 impl Simd for Avx2 {
@@ -62,13 +76,7 @@ impl Simd for Avx2 {
     fn store_bf16(self, v: __m256, x: &mut [bf16]) {
         let x = &mut x[..8];
         avx2!({
-            // Round to nearest even by adding just under half a unit, and keep NaN a NaN.
-            let bits = _mm256_castps_si256(v);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
-            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-            let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, is_nan));
+            let high = self.rounded_halves(v);
             let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
             _mm_storeu_si128(x.as_mut_ptr().cast(), _mm256_castsi256_si128(packed));
         });
@@ -158,5 +166,44 @@ impl Simd for Avx2 {
     unsafe fn store_at(self, v: __m256, x: *mut f32) {
         // SAFETY: the token proves the instruction, the caller that eight values are writable.
         unsafe { _mm256_storeu_ps(x, v) };
+    }
+    #[inline(always)]
+    fn round_bf16(self, a: __m256) -> __m256 {
+        avx2!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(self.rounded_halves(a))))
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: __m256, high: __m256) -> __m256 {
+        avx2!({
+            let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(low));
+            _mm256_castsi256_ps(_mm256_or_si256(low, _mm256_castps_si256(high)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn transpose_units(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
+        // SAFETY: the token proves the instructions, the caller that eight rows of eight are there on each side.
+        unsafe {
+            let mut x = [_mm256_setzero_ps(); 8];
+            for (r, x) in x.iter_mut().enumerate() {
+                *x = _mm256_loadu_ps(from.add(r * from_stride).cast());
+            }
+            // Pairs of rows, then pairs of pairs within each half of the registers, then the halves.
+            let mut y = [_mm256_setzero_ps(); 8];
+            for i in 0..4 {
+                y[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+                y[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+            }
+            for i in 0..2 {
+                let [a, b, c, d] = [y[4 * i], y[4 * i + 1], y[4 * i + 2], y[4 * i + 3]];
+                x[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
+                x[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+                x[4 * i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
+                x[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
+            }
+            for i in 0..4 {
+                _mm256_storeu_ps(to.add(i * to_stride).cast(), _mm256_permute2f128_ps::<0x20>(x[i], x[i + 4]));
+                let high = _mm256_permute2f128_ps::<0x31>(x[i], x[i + 4]);
+                _mm256_storeu_ps(to.add((i + 4) * to_stride).cast(), high);
+            }
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::Simd;
+use super::{Element, Simd};
+use crate::Dtype;
 
 /// Proof that AVX-512 F, BW, DQ, VL and BF16 are there.
 #[derive(Debug, Clone, Copy)]
@@ -136,5 +137,114 @@ impl Simd for Avx512 {
     unsafe fn store_at(self, v: __m512, x: *mut f32) {
         // SAFETY: the token proves the instruction, the caller that sixteen values are writable.
         unsafe { _mm512_storeu_ps(x, v) };
+    }
+    #[inline(always)]
+    fn round_bf16(self, a: __m512) -> __m512 {
+        avx512!({
+            let halves: __m256i = transmute(_mm512_cvtneps_pbh(a));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        })
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: __m512, high: __m512) -> __m512 {
+        avx512!({
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(low));
+            _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(high)))
+        })
+    }
+    #[inline(always)]
+    fn pair_rows(self, low: &[bf16], high: &[bf16], to: &mut [f32]) {
+        /// Which of 64 values goes where: the first or second 16 of each row, in turn.
+        const fn turns(first: u16) -> [u16; 32] {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 16 {
+                order[2 * i] = first + i as u16;
+                order[2 * i + 1] = 32 + first + i as u16;
+                i += 1;
+            }
+            order
+        }
+        const ORDERS: [[u16; 32]; 2] = [turns(0), turns(16)];
+        let (low, high, to) = (&low[..32], &high[..32], &mut to[..32]);
+        avx512!({
+            let (low, high) = (_mm512_loadu_si512(low.as_ptr().cast()), _mm512_loadu_si512(high.as_ptr().cast()));
+            for (order, to) in ORDERS.iter().zip(to.chunks_exact_mut(16)) {
+                let order = _mm512_loadu_si512(order.as_ptr().cast());
+                let pairs = _mm512_permutex2var_epi16(low, order, high);
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+            }
+        });
+    }
+    #[inline(always)]
+    unsafe fn transpose_units(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
+        // SAFETY: the token proves the instructions, the caller that 16 rows of 16 are there on each side.
+        unsafe {
+            let mut x = [_mm512_setzero_ps(); 16];
+            for (r, x) in x.iter_mut().enumerate() {
+                *x = _mm512_loadu_ps(from.add(r * from_stride).cast());
+            }
+            // Pairs of rows, then pairs of pairs, within each quarter of the registers.
+            let mut y = [_mm512_setzero_ps(); 16];
+            for i in 0..8 {
+                y[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+                y[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+            }
+            for i in 0..4 {
+                let [a, b, c, d] = [y[4 * i], y[4 * i + 1], y[4 * i + 2], y[4 * i + 3]];
+                x[4 * i] = _mm512_shuffle_ps::<0x44>(a, c);
+                x[4 * i + 1] = _mm512_shuffle_ps::<0xee>(a, c);
+                x[4 * i + 2] = _mm512_shuffle_ps::<0x44>(b, d);
+                x[4 * i + 3] = _mm512_shuffle_ps::<0xee>(b, d);
+            }
+            // Now x[4 i + j] holds, in its quarter q, rows 4 i.. of column 4 q + j: the quarters change places.
+            for j in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0x88>(x[j], x[4 + j]);
+                let high = _mm512_shuffle_f32x4::<0xdd>(x[j], x[4 + j]);
+                let low_2 = _mm512_shuffle_f32x4::<0x88>(x[8 + j], x[12 + j]);
+                let high_2 = _mm512_shuffle_f32x4::<0xdd>(x[8 + j], x[12 + j]);
+                let columns = [
+                    _mm512_shuffle_f32x4::<0x88>(low, low_2),
+                    _mm512_shuffle_f32x4::<0x88>(high, high_2),
+                    _mm512_shuffle_f32x4::<0xdd>(low, low_2),
+                    _mm512_shuffle_f32x4::<0xdd>(high, high_2),
+                ];
+                for (q, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add((4 * q + j) * to_stride).cast(), column);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn load_partial<E: Element>(self, x: &[E]) -> __m512 {
+        let n = x.len().min(16);
+        let mask = ((1_u32 << n) - 1) as u16;
+        // SAFETY: the token proves the instructions; lanes beyond the slice are not touched.
+        #[allow(unused_unsafe, reason = "some intrinsics are safe by now")]
+        unsafe {
+            match E::DTYPE {
+                Dtype::F32 => _mm512_maskz_loadu_ps(mask, x.as_ptr().cast()),
+                Dtype::Bf16 => {
+                    let halves = _mm256_maskz_loadu_epi16(mask, x.as_ptr().cast());
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    fn store_partial<E: Element>(self, v: __m512, x: &mut [E]) {
+        let n = x.len().min(16);
+        let mask = ((1_u32 << n) - 1) as u16;
+        // SAFETY: as above.
+        #[allow(unused_unsafe, reason = "some intrinsics are safe by now")]
+        unsafe {
+            match E::DTYPE {
+                Dtype::F32 => _mm512_mask_storeu_ps(x.as_mut_ptr().cast(), mask, v),
+                Dtype::Bf16 => {
+                    let halves: __m256i = transmute(_mm512_cvtneps_pbh(v));
+                    _mm256_mask_storeu_epi16(x.as_mut_ptr().cast(), mask, halves);
+                }
+            }
+        }
     }
 }

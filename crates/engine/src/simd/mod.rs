@@ -74,6 +74,24 @@ pub trait Simd: Copy {
     /// `x` must be writable for `LANES` values.
     unsafe fn store_at(self, v: Self::F, x: *mut f32);
 
+    /// Each lane rounded to the nearest bf16, its lower 16 bits zero.
+    fn round_bf16(self, a: Self::F) -> Self::F;
+    /// Units of two bf16 each: `low` in the lower half, `high` in the upper. Both hold bf16 values.
+    fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::F;
+    /// The first `2 * LANES` values of two rows, paired: `to[i]` holds `low[i]` below `high[i]`.
+    #[inline(always)]
+    fn pair_rows(self, low: &[bf16], high: &[bf16], to: &mut [f32]) {
+        for i in [0, Self::LANES] {
+            let (low, high) = (self.load_bf16(&low[i..]), self.load_bf16(&high[i..]));
+            self.store(self.pair_bf16(low, high), &mut to[i..]);
+        }
+    }
+    /// `to[c][r] = from[r][c]` for `LANES` by `LANES` units; rows lie `from_stride` and `to_stride` apart.
+    ///
+    /// # Safety
+    /// All rows of `from` must be readable, those of `to` writable.
+    unsafe fn transpose_units(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize);
+
     /// Fewer than `LANES` values, the other lanes zero.
     #[inline(always)]
     fn load_partial<E: Element>(self, x: &[E]) -> Self::F {

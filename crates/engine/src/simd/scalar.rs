@@ -105,4 +105,17 @@ impl Simd for Scalar {
         // SAFETY: the caller's promise.
         unsafe { *x = v };
     }
+    #[inline(always)]
+    fn round_bf16(self, a: f32) -> f32 {
+        bf16::from_f32(a).to_f32()
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: f32, high: f32) -> f32 {
+        f32::from_bits(low.to_bits() >> 16 | high.to_bits())
+    }
+    #[inline(always)]
+    unsafe fn transpose_units(self, from: *const u32, _: usize, to: *mut u32, _: usize) {
+        // SAFETY: by the caller's promise.
+        unsafe { *to = *from };
+    }
 }

@@ -5,6 +5,8 @@
 
 use std::sync::LazyLock;
 
+use half::bf16;
+
 use super::*;
 use crate::ops::tests::{
     U, assert_close, assert_slope, on_every_isa, random_signs, reference, rounded, slope_along, slopes, unit,

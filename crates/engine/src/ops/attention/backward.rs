@@ -7,16 +7,16 @@
 //! fixed order.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use half::bf16;
 
 use super::{Operands, Strided};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Geometry, Layout, Left, Precision, Source, Values, groups_of, multiply_block, pack_tile,
+    Block, Geometry, Layout, Left, Precision, Source, Values, left_tiling, multiply_block, pack, right_tiling,
 };
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
+use crate::tensor::AlignedVec;
 use crate::threads::Parts;
 
 /// Where the gradients go: the columns of query and key heads of `dqk`, of value heads of `dqkv`.
@@ -33,7 +33,7 @@ fn block_side(geometry: Geometry) -> usize {
 /// A matrix packed block by block: block `i` begins at `i * stride` units.
 #[derive(Default)]
 struct Packed {
-    units: Vec<u32>,
+    units: AlignedVec<u32>,
     stride: usize,
 }
 
@@ -44,24 +44,24 @@ struct Scratch {
     values: Packed,
     /// Right operands in panels: queries and output gradients as columns (tokens) and as coordinates, and
     /// keys as coordinates.
-    queries_by_token: Vec<u32>,
-    queries_by_coordinate: Vec<u32>,
-    douts_by_token: Vec<u32>,
-    douts_by_coordinate: Vec<u32>,
-    keys_by_coordinate: Vec<u32>,
+    queries_by_token: AlignedVec<u32>,
+    queries_by_coordinate: AlignedVec<u32>,
+    douts_by_token: AlignedVec<u32>,
+    douts_by_coordinate: AlignedVec<u32>,
+    keys_by_coordinate: AlignedVec<u32>,
     /// Scores, then probabilities; products with the values, then score gradients.
-    scores: Vec<f32>,
-    dscores: Vec<f32>,
-    probabilities: Vec<u32>,
-    gradients: Vec<u32>,
-    left: Vec<u32>,
-    deltas: Vec<f32>,
-    log_sums: Vec<f32>,
+    scores: AlignedVec<f32>,
+    dscores: AlignedVec<f32>,
+    probabilities: AlignedVec<u32>,
+    gradients: AlignedVec<u32>,
+    left: AlignedVec<u32>,
+    deltas: AlignedVec<f32>,
+    log_sums: AlignedVec<f32>,
     /// For every key the first query that no longer sees it.
     ends: Vec<usize>,
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
+    dq: AlignedVec<f32>,
+    dk: AlignedVec<f32>,
+    dv: AlignedVec<f32>,
 }
 
 thread_local! {
@@ -93,8 +93,8 @@ pub(crate) fn backward<E: Element>(
                 let stride = heads.query * heads.dim;
                 let dout_view = Strided { values: dout.into(), stride, offset: 0 };
                 pack_queries(cpu, x, geometry, &dout_view, first_token, head, scratch);
-                scratch.deltas.resize(mask.queries, 0.0);
-                scratch.log_sums.resize(mask.queries, 0.0);
+                scratch.deltas.grow(mask.queries);
+                scratch.log_sums.grow(mask.queries);
                 for i in 0..mask.queries {
                     let at = (first_token + i) * heads.query + head;
                     let range = at * heads.dim..(at + 1) * heads.dim;
@@ -139,18 +139,20 @@ fn pack_keys(
     let side = block_side(geometry);
     for (view, packed) in [(x.key, &mut scratch.keys), (x.value, &mut scratch.values)] {
         let source = view.by_coordinate(token, head * dim);
-        packed.stride = geometry.packed_rows(side) * groups_of(dim, x.precision) * 16;
-        packed.units.resize(keys.div_ceil(side) * packed.stride, 0);
-        for (block, out) in packed.units.chunks_exact_mut(packed.stride).enumerate() {
+        packed.stride = geometry.packed_rows(side) * geometry.format.units(dim);
+        let needed = keys.div_ceil(side) * packed.stride;
+        packed.units.grow(needed);
+        let tiling = left_tiling(geometry, Layout::Lines, dim);
+        for (block, out) in packed.units[..needed].chunks_exact_mut(packed.stride).enumerate() {
             let rows = block * side..((block + 1) * side).min(keys);
-            pack_left(cpu, x.precision, geometry, &source, rows, 0..dim, Layout::Lines, out);
+            pack(cpu.isa, &source, rows, 0..dim, tiling, out);
         }
     }
     let by_token = x.key.by_token(token, head * dim);
-    pack_right(cpu, x.precision, geometry, &by_token, dim, keys, &mut scratch.keys_by_coordinate);
+    pack_right(cpu, geometry, &by_token, dim, keys, &mut scratch.keys_by_coordinate);
     for gradient in [&mut scratch.dk, &mut scratch.dv] {
-        gradient.clear();
-        gradient.resize(keys * dim, 0.0);
+        gradient.grow(keys * dim);
+        gradient[..keys * dim].fill(0.0);
     }
     // Starts never fall, so the queries that see a key follow each other.
     let starts = &x.mask.starts[token..token + keys];
@@ -182,54 +184,26 @@ fn pack_queries(
     ];
     for (view, by_token, by_coordinate) in views {
         let source = view.by_coordinate(token, head * dim);
-        pack_right(cpu, x.precision, geometry, &source, queries, dim, by_token);
+        pack_right(cpu, geometry, &source, queries, dim, by_token);
         let source = view.by_token(token, head * dim);
-        pack_right(cpu, x.precision, geometry, &source, dim, queries, by_coordinate);
+        pack_right(cpu, geometry, &source, dim, queries, by_coordinate);
     }
-    scratch.dq.clear();
-    scratch.dq.resize(queries * dim, 0.0);
-}
-
-/// Packs rows as a left operand, in tiles.
-#[expect(clippy::too_many_arguments, reason = "an operand takes this many")]
-fn pack_left(
-    cpu: &Cpu,
-    precision: Precision,
-    geometry: Geometry,
-    source: &Source<'_>,
-    rows: Range<usize>,
-    k: Range<usize>,
-    layout: Layout,
-    out: &mut [u32],
-) {
-    let groups = groups_of(k.len(), precision);
-    let mut offset = 0;
-    for first in rows.clone().step_by(geometry.rows) {
-        let valid = geometry.rows.min(rows.end - first);
-        let height = geometry.packed_rows(valid);
-        let out = &mut out[offset..offset + height * groups * 16];
-        pack_tile(cpu.isa, precision, source, first, valid, height, k.clone(), layout, out);
-        offset += out.len();
-    }
+    scratch.dq.grow(queries * dim);
+    scratch.dq[..queries * dim].fill(0.0);
 }
 
 /// Packs columns as a right operand, in panels.
 fn pack_right(
     cpu: &Cpu,
-    precision: Precision,
     geometry: Geometry,
     source: &Source<'_>,
     cols: usize,
     k: usize,
-    out: &mut Vec<u32>,
+    out: &mut AlignedVec<u32>,
 ) {
-    let panel = groups_of(k, precision) * 16 * geometry.width;
-    out.resize(cols.div_ceil(geometry.width) * panel, 0);
-    for (i, out) in out.chunks_exact_mut(panel).enumerate() {
-        let first = i * geometry.width;
-        let valid = geometry.width.min(cols - first);
-        pack_tile(cpu.isa, precision, source, first, valid, geometry.width, 0..k, Layout::Panels, out);
-    }
+    let tiling = right_tiling(geometry, k);
+    out.grow(cols.div_ceil(geometry.width) * tiling.stride);
+    pack(cpu.isa, source, 0..cols, 0..k, tiling, out);
 }
 
 /// Adds the part of all gradients that goes through one block of keys.
@@ -240,59 +214,57 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
     // Queries before the keys do not see them; blocks of queries begin at multiples of `side`, as keys do.
     for query in (key..last_query).step_by(side) {
         let queries = side.min(x.mask.queries - query);
-        let (dim, precision, width) = (x.heads.dim, x.precision, geometry.width);
-        let dim_groups = groups_of(dim, precision);
-        let token_stride = groups_of(x.mask.keys, precision) * 16 * width;
-        scratch.scores.resize(side * side, 0.0);
-        scratch.dscores.resize(side * side, 0.0);
+        let (dim, precision, format) = (x.heads.dim, x.precision, geometry.format);
+        let dim_units = format.units(dim);
+        let token_stride = format.units(x.mask.keys) * geometry.width;
+        scratch.scores.grow(side * side);
+        scratch.dscores.grow(side * side);
         let by_coordinate = |a: &Packed, b: &[u32], c: &mut [f32]| {
             let block = Block {
                 a: Left::Packed(&a.units[key / side * a.stride..], Layout::Lines),
                 rows: keys,
-                b: &b[query * dim_groups * 16..],
-                panel_stride: dim_groups * 16 * width,
+                b: &b[query * dim_units..],
+                panel_stride: dim_units * geometry.width,
                 cols: queries,
-                groups: dim_groups,
-                precision,
+                groups: format.groups(dim),
+                geometry,
             };
             // SAFETY: the result is this thread's own, `side` rows of `side`.
             unsafe { multiply_block(cpu.isa, &block, c.as_mut_ptr(), side, false) };
         };
         by_coordinate(&scratch.keys, &scratch.queries_by_token, &mut scratch.scores);
         by_coordinate(&scratch.values, &scratch.douts_by_token, &mut scratch.dscores);
-        scratch.probabilities.resize(side * side, 0);
-        scratch.gradients.resize(side * side, 0);
+        scratch.probabilities.grow(side * side);
+        scratch.gradients.grow(side * side);
         match precision {
             Precision::F32 => score_gradients::<f32>(cpu, x, key, keys, query, queries, side, scratch),
             Precision::Bf16 => score_gradients::<bf16>(cpu, x, key, keys, query, queries, side, scratch),
         }
 
         // dV += Pᵀ · dO and dK += dSᵀ · Q: the rows are keys, the reduction goes over the queries.
-        scratch.left.resize(geometry.packed_rows(side) * side.next_multiple_of(32), 0);
+        scratch.left.grow(geometry.packed_rows(side) * format.units(side));
         let over_queries = [
             (&scratch.probabilities, &scratch.douts_by_coordinate, &mut scratch.dv),
             (&scratch.gradients, &scratch.queries_by_coordinate, &mut scratch.dk),
         ];
         for (matrix, right, gradient) in over_queries {
             let source = Source::along_cols(values_of(matrix, precision), side);
-            pack_left(
-                cpu,
-                precision,
-                geometry,
-                &source,
-                0..keys,
-                0..queries,
-                Layout::Lines,
-                &mut scratch.left,
-            );
+            let a = match source.bf16_rows(0, 0) {
+                Some((values, stride)) if geometry.loads_rows(keys, queries) => Left::Rows(values, stride),
+                _ => {
+                    let tiling = left_tiling(geometry, Layout::Lines, queries);
+                    pack(cpu.isa, &source, 0..keys, 0..queries, tiling, &mut scratch.left);
+                    Left::Packed(&scratch.left, Layout::Lines)
+                }
+            };
             let block = Block {
-                a: Left::Packed(&scratch.left, Layout::Lines),
+                a,
                 rows: keys,
-                b: &right[query / precision.per_unit() * width..],
+                b: &right[format.units(query) * geometry.width..],
                 panel_stride: token_stride,
                 cols: dim,
-                groups: groups_of(queries, precision),
-                precision,
+                groups: format.groups(queries),
+                geometry,
             };
             let target = &mut gradient[key * dim..(key + keys) * dim];
             // SAFETY: the gradient is this thread's own.
@@ -300,16 +272,17 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
         }
         // dQ += dS · K: the rows are queries, the reduction goes over the keys.
         let source = Source::along_rows(values_of(&scratch.gradients, precision), side);
-        let layout = geometry.strided_layout_for(&source);
-        pack_left(cpu, precision, geometry, &source, 0..queries, 0..keys, layout, &mut scratch.left);
+        let layout = geometry.layout_for(&source);
+        let tiling = left_tiling(geometry, layout, keys);
+        pack(cpu.isa, &source, 0..queries, 0..keys, tiling, &mut scratch.left);
         let block = Block {
             a: Left::Packed(&scratch.left, layout),
             rows: queries,
-            b: &scratch.keys_by_coordinate[key / precision.per_unit() * width..],
+            b: &scratch.keys_by_coordinate[format.units(key) * geometry.width..],
             panel_stride: token_stride,
             cols: dim,
-            groups: groups_of(keys, precision),
-            precision,
+            groups: format.groups(keys),
+            geometry,
         };
         let target = &mut scratch.dq[query * dim..(query + queries) * dim];
         // SAFETY: the gradient is this thread's own.

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 
 use super::{Operands, block_queries};
 use crate::Cpu;
-use crate::matmul::{Block, Geometry, Layout, Left, groups_of, multiply_block, pack_tile};
+use crate::matmul::{
+    Block, Geometry, Layout, Left, Source, left_tiling, multiply_block, pack, right_tiling,
+};
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
-use crate::tensor::Arena;
+use crate::tensor::{AlignedVec, Arena};
 use crate::threads::Parts;
 
 /// Keys of a block: whole panels and whole groups of every instruction set.
@@ -14,10 +16,10 @@ const BLOCK_KEYS: usize = 256;
 
 #[derive(Default)]
 struct Scratch {
-    queries: Vec<u32>,
-    probabilities: Vec<u32>,
-    scores: Vec<f32>,
-    sums: Vec<f32>,
+    queries: AlignedVec<u32>,
+    probabilities: AlignedVec<u32>,
+    scores: AlignedVec<f32>,
+    sums: AlignedVec<f32>,
     /// Per query: the largest score so far (in units of log 2), and the sum of exponentials below it.
     largest: Vec<f32>,
     totals: Vec<f32>,
@@ -36,12 +38,12 @@ pub(crate) fn forward<E: Element>(
     out: &mut [E],
     log_sums: &mut [f32],
 ) {
-    let (heads, mask, precision) = (x.heads, x.mask, x.precision);
-    let geometry = Geometry::of(cpu.isa, precision);
-    let width = geometry.width;
-    let (dim_units, key_units) = (groups_of(heads.dim, precision) * 16, groups_of(mask.keys, precision) * 16);
-    let (key_panels, value_panels) = (mask.keys.div_ceil(width), heads.dim.div_ceil(width));
-    let (key_len, value_len) = (key_panels * dim_units * width, value_panels * key_units * width);
+    let (heads, mask) = (x.heads, x.mask);
+    let geometry = Geometry::of(cpu.isa, x.precision);
+    let (key_tiling, value_tiling) =
+        (right_tiling(geometry, heads.dim), right_tiling(geometry, mask.keys));
+    let key_len = mask.keys.div_ceil(geometry.width) * key_tiling.stride;
+    let value_len = heads.dim.div_ceil(geometry.width) * value_tiling.stride;
 
     // Keys and values are packed once per head; keys with tokens as columns, values with coordinates.
     let mut packed = arena.units(mask.rows * heads.kv * (key_len + value_len));
@@ -52,35 +54,9 @@ pub(crate) fn forward<E: Element>(
         // SAFETY: every head of every row is packed by one task.
         let (keys, values) = unsafe { parts.part(start..start + key_len + value_len) }.split_at_mut(key_len);
         let by_coordinate = x.key.by_coordinate(row * mask.keys, head * heads.dim);
-        for (panel, out) in keys.chunks_exact_mut(dim_units * width).enumerate() {
-            let valid = width.min(mask.keys - panel * width);
-            pack_tile(
-                cpu.isa,
-                precision,
-                &by_coordinate,
-                panel * width,
-                valid,
-                width,
-                0..heads.dim,
-                Layout::Panels,
-                out,
-            );
-        }
+        pack(cpu.isa, &by_coordinate, 0..mask.keys, 0..heads.dim, key_tiling, keys);
         let by_token = x.value.by_token(row * mask.keys, head * heads.dim);
-        for (panel, out) in values.chunks_exact_mut(key_units * width).enumerate() {
-            let valid = width.min(heads.dim - panel * width);
-            pack_tile(
-                cpu.isa,
-                precision,
-                &by_token,
-                panel * width,
-                valid,
-                width,
-                0..mask.keys,
-                Layout::Panels,
-                out,
-            );
-        }
+        pack(cpu.isa, &by_token, 0..heads.dim, 0..mask.keys, value_tiling, values);
     });
     let packed_slice = packed.as_slice();
 
@@ -126,26 +102,21 @@ fn query_block(
     rows: usize,
     scratch: &mut Scratch,
 ) {
-    let (heads, mask, precision, width) = (x.heads, x.mask, x.precision, geometry.width);
-    let (dim_groups, per_group) = (groups_of(heads.dim, precision), 16 * precision.per_unit());
+    let (heads, mask, format) = (x.heads, x.mask, geometry.format);
+    let dim_units = format.units(heads.dim);
     let packed_rows = geometry.packed_rows(rows);
-    let fit = |len: usize, have: usize| len.max(have);
-    scratch.queries.resize(fit(packed_rows * dim_groups * 16, scratch.queries.len()), 0);
-    scratch.probabilities.resize(fit(packed_rows * BLOCK_KEYS, scratch.probabilities.len()), 0);
-    scratch.scores.resize(fit(rows * BLOCK_KEYS, scratch.scores.len()), 0.0);
-    scratch.sums.resize(fit(rows * heads.dim, scratch.sums.len()), 0.0);
+    scratch.queries.grow(packed_rows * dim_units);
+    scratch.probabilities.grow(packed_rows * format.units(BLOCK_KEYS));
+    scratch.scores.grow(rows * BLOCK_KEYS);
+    scratch.sums.grow(rows * heads.dim);
     scratch.largest.clear();
     scratch.largest.resize(rows, f32::NEG_INFINITY);
     scratch.totals.clear();
     scratch.totals.resize(rows, 0.0);
 
     let query = x.query.by_coordinate(batch_row * mask.queries, head * heads.dim);
-    for tile in (0..rows).step_by(geometry.rows) {
-        let valid = geometry.rows.min(rows - tile);
-        let height = geometry.packed_rows(valid);
-        let out = &mut scratch.queries[tile * dim_groups * 16..][..height * dim_groups * 16];
-        pack_tile(cpu.isa, precision, &query, first + tile, valid, height, 0..heads.dim, Layout::Lines, out);
-    }
+    let tiling = left_tiling(geometry, Layout::Lines, heads.dim);
+    pack(cpu.isa, &query, first..first + rows, 0..heads.dim, tiling, &mut scratch.queries);
     let starts = &mask.starts[batch_row * mask.queries + first..][..rows];
     let end = mask.past() + first + rows;
     let mut key = starts[0] as usize / BLOCK_KEYS * BLOCK_KEYS;
@@ -153,59 +124,42 @@ fn query_block(
     while key < end {
         // Trimmed to whole panels and groups around the last visible key.
         let cols = (end - key).min(BLOCK_KEYS);
-        let groups = cols.div_ceil(per_group);
+        let groups = format.groups(cols);
         let scores = Block {
             a: Left::Packed(&scratch.queries, Layout::Lines),
             rows,
-            b: &keys[key * dim_groups * 16..],
-            panel_stride: dim_groups * 16 * width,
+            b: &keys[key * dim_units..],
+            panel_stride: dim_units * geometry.width,
             cols,
-            groups: dim_groups,
-            precision,
+            groups: format.groups(heads.dim),
+            geometry,
         };
         // SAFETY: the scores are this thread's own, `rows` rows of `BLOCK_KEYS`.
         unsafe { multiply_block(cpu.isa, &scores, scratch.scores.as_mut_ptr(), BLOCK_KEYS, false) };
+        let tiling = left_tiling(geometry, Layout::Lines, cols);
         for (i, start) in starts.iter().enumerate() {
             let low = (*start as usize).saturating_sub(key).min(cols);
             let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
-            let tile = i / geometry.rows * geometry.rows;
-            let height = geometry.packed_rows(geometry.rows.min(rows - tile));
-            let line = tile * groups * 16 + (i - tile) * 16;
-            let lines = &mut scratch.probabilities[line..];
-            let scores = &mut scratch.scores[i * BLOCK_KEYS..][..groups * per_group];
+            let scores = &mut scratch.scores[i * BLOCK_KEYS..][..groups * format.group_elements()];
             let state = (scratch.largest[i], scratch.totals[i]);
-            let (largest, total, correction) = match precision {
-                crate::matmul::Precision::F32 => {
-                    softmax_row::<f32>(cpu.isa, scores, low, high, x.scale_log2(), state, lines, 16 * height)
-                }
-                crate::matmul::Precision::Bf16 => softmax_row::<half::bf16>(
-                    cpu.isa,
-                    scores,
-                    low,
-                    high,
-                    x.scale_log2(),
-                    state,
-                    lines,
-                    16 * height,
-                ),
-            };
+            let (largest, total, correction) =
+                softmax_row(cpu.isa, scores, low, high, x.scale_log2(), state);
             (scratch.largest[i], scratch.totals[i]) = (largest, total);
             if continued && correction != 1.0 {
-                crate::elementwise::scale(
-                    cpu.isa,
-                    correction,
-                    &mut scratch.sums[i * heads.dim..(i + 1) * heads.dim],
-                );
+                let sums = &mut scratch.sums[i * heads.dim..(i + 1) * heads.dim];
+                crate::elementwise::scale(cpu.isa, correction, sums);
             }
         }
+        let probabilities = Source::along_cols(&scratch.scores[..], BLOCK_KEYS);
+        pack(cpu.isa, &probabilities, 0..rows, 0..cols, tiling, &mut scratch.probabilities);
         let product = Block {
             a: Left::Packed(&scratch.probabilities, Layout::Lines),
             rows,
-            b: &values[key / precision.per_unit() * width..],
-            panel_stride: groups_of(mask.keys, precision) * 16 * width,
+            b: &values[format.units(key) * geometry.width..],
+            panel_stride: format.units(mask.keys) * geometry.width,
             cols: heads.dim,
             groups,
-            precision,
+            geometry,
         };
         // SAFETY: the sums are this thread's own, `rows` rows of `dim`.
         unsafe { multiply_block(cpu.isa, &product, scratch.sums.as_mut_ptr(), heads.dim, continued) };
@@ -215,19 +169,23 @@ fn query_block(
 }
 
 kernel! {
-    /// Turns scores `low..high` of a row into `2^(score · scale − largest)`, packed in lines `stride` units
-    /// apart, the others zero. `state` is the largest scaled score and the total so far; gives both anew, and
-    /// what the sums up to now must be multiplied with.
-    fn softmax_row[D: Element](
-        s, scores: &mut [f32], low: usize, high: usize, scale: f32, state: (f32, f32), lines: &mut [u32],
-        stride: usize,
+    /// Turns scores `low..high` of a row into `2^(score · scale − largest)`, the others into zero. `state` is the
+    /// largest scaled score and the total so far; gives both anew, and what the sums up to now must be multiplied
+    /// with.
+    fn softmax_row(
+        s, scores: &mut [f32], low: usize, high: usize, scale: f32, state: (f32, f32),
     ) -> (f32, f32, f32) {
         let lanes = crate::simd::lanes_of(s);
-        scores[..low].fill(f32::NEG_INFINITY);
-        scores[high..].fill(f32::NEG_INFINITY);
         let (before, total) = state;
+        // Whole vectors around what is seen.
+        let (first, last) = (low / lanes * lanes, high.next_multiple_of(lanes));
+        scores[..first].fill(0.0);
+        scores[last..].fill(0.0);
+        let seen = &mut scores[first..last];
+        seen[..low - first].fill(f32::NEG_INFINITY);
+        seen[high - first..].fill(f32::NEG_INFINITY);
         let mut largest = s.splat(f32::NEG_INFINITY);
-        for chunk in scores.chunks_exact(lanes) {
+        for chunk in seen.chunks_exact(lanes) {
             largest = s.max(largest, s.load(chunk));
         }
         let largest = before.max(s.largest(largest) * scale);
@@ -235,14 +193,10 @@ kernel! {
         let shift = s.splat(if largest == f32::NEG_INFINITY { 0.0 } else { -largest });
         let scale = s.splat(scale);
         let mut sum = s.splat(0.0);
-        let per_group = 64 / size_of::<D>();
-        for (g, scores) in scores.chunks_exact(per_group).enumerate() {
-            let line: &mut [D] = bytemuck::cast_slice_mut(&mut lines[g * stride..g * stride + 16]);
-            for_lanes!(s, per_group, |i, n| {
-                let p = exp2(s, s.fma(load(s, scores, i, n), scale, shift));
-                sum = s.add(sum, p);
-                store(s, p, line, i, n);
-            });
+        for chunk in seen.chunks_exact_mut(lanes) {
+            let p = exp2(s, s.fma(s.load(chunk), scale, shift));
+            sum = s.add(sum, p);
+            s.store(p, chunk);
         }
         let correction = if before == largest { 1.0 } else { (before - largest).exp2() };
         (largest, total * correction + s.sum(sum), correction)
