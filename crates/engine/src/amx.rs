@@ -15,7 +15,7 @@ pub(crate) use absent::{is_available, multiply_block};
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod absent {
-    use crate::matmul::Block;
+    use crate::matmul::{Block, Target};
 
     pub(crate) fn is_available() -> bool {
         false
@@ -23,7 +23,7 @@ mod absent {
 
     /// # Safety
     /// Never called: nothing makes an `Isa::Amx` here.
-    pub(crate) unsafe fn multiply_block(_: &Block<'_>, _: *mut f32, _: usize, _: bool) {
+    pub(crate) unsafe fn multiply_block(_: &Block<'_>, _: Target) {
         unreachable!("no tiles on this platform")
     }
 }
@@ -35,7 +35,8 @@ mod tiles {
     use std::cell::Cell;
     use std::sync::OnceLock;
 
-    use crate::matmul::{Block, Format, Left};
+    use crate::Isa;
+    use crate::matmul::{Block, Format, Left, Pointer, Target};
 
     /// Whether the processor has bf16 tiles and the system lets this process use them.
     pub(crate) fn is_available() -> bool {
@@ -98,6 +99,11 @@ mod tiles {
     };
 
     const SIDE: usize = 32;
+
+    /// Sums that are not written as they are: at an edge of C, or rounded.
+    #[repr(align(64))]
+    struct Edge([f32; SIDE * SIDE]);
+
     const LINE: usize = 64;
 
     /// 32 rows of A: where they begin, and the bytes from a row to the next and from a group to the next.
@@ -107,6 +113,9 @@ mod tiles {
         row_bytes: usize,
         group_bytes: usize,
     }
+
+    /// See [`Target::from`].
+    type From = Option<(*const f32, usize)>;
 
     thread_local! {
         static CONFIGURED: Cell<bool> = const { Cell::new(false) };
@@ -129,7 +138,7 @@ mod tiles {
     ///
     /// # Safety
     /// The tiles must be available, A and B as long as their sizes say, and C writable.
-    pub(crate) unsafe fn multiply_block(block: &Block<'_>, c: *mut f32, stride: usize, accumulate: bool) {
+    pub(crate) unsafe fn multiply_block(block: &Block<'_>, target: Target) {
         // SAFETY: by the caller's promise; the configuration is a valid one.
         unsafe {
             configure();
@@ -137,6 +146,7 @@ mod tiles {
                 Format::Split => split_square,
                 _ => square,
             };
+            let mut edge = Edge([0.0; SIDE * SIDE]);
             for row in (0..block.rows).step_by(SIDE) {
                 let a = match block.a {
                     Left::Packed(units, _) => {
@@ -146,31 +156,26 @@ mod tiles {
                     }
                     Left::Rows(values, stride) => {
                         let start = values.as_ptr().add(row * stride).cast();
-                        Rows { start, row_bytes: 2 * stride, group_bytes: LINE }
+                        Rows { start, row_bytes: 4 * stride, group_bytes: LINE }
                     }
                 };
                 for col in (0..block.cols).step_by(SIDE) {
                     let b = block.b.as_ptr().add(col / SIDE * block.panel_stride);
                     let (height, width) = (SIDE.min(block.rows - row), SIDE.min(block.cols - col));
-                    let target = c.add(row * stride + col);
-                    if height == SIDE && width == SIDE {
-                        square(a, b, block.groups, target, stride, accumulate);
+                    let target = target.part(row, col);
+                    if height == SIDE && width == SIDE && let Pointer::F32(c) = target.to {
+                        square(a, b, block.groups, target.from, c, target.stride);
                         continue;
                     }
-                    let mut edge = [0.0_f32; SIDE * SIDE];
-                    if accumulate {
-                        for i in 0..height {
-                            for j in 0..width {
-                                edge[i * SIDE + j] = *target.add(i * stride + j);
-                            }
-                        }
-                    }
-                    square(a, b, block.groups, edge.as_mut_ptr(), SIDE, accumulate);
-                    for i in 0..height {
-                        for j in 0..width {
-                            *target.add(i * stride + j) = edge[i * SIDE + j];
-                        }
-                    }
+                    let whole = height == SIDE && width == SIDE;
+                    let from = if whole || target.from.is_none() {
+                        target.from
+                    } else {
+                        target.read(height, width, &mut edge.0, SIDE);
+                        Some((edge.0.as_ptr(), SIDE))
+                    };
+                    square(a, b, block.groups, from, edge.0.as_mut_ptr(), SIDE);
+                    target.write(Isa::Amx, height, width, &edge.0, SIDE);
                 }
             }
         }
@@ -180,10 +185,10 @@ mod tiles {
     ///
     /// # Safety
     /// The tiles must be configured; `a` and `b` must hold `groups` groups, `c` 32 rows of 32 values.
-    unsafe fn square(a: Rows, b: *const u32, groups: usize, c: *mut f32, stride: usize, accumulate: bool) {
+    unsafe fn square(a: Rows, b: *const u32, groups: usize, from: From, c: *mut f32, stride: usize) {
         // SAFETY: by the caller's promise. The compiler uses no tile registers, so none are clobbered.
         unsafe {
-            begin(c, stride, accumulate);
+            begin(from);
             asm!(
                 "test {groups}, {groups}",
                 "jz 3f",
@@ -217,10 +222,10 @@ mod tiles {
     ///
     /// # Safety
     /// As [`square`]; A must be packed.
-    unsafe fn split_square(a: Rows, b: *const u32, groups: usize, c: *mut f32, stride: usize, accumulate: bool) {
+    unsafe fn split_square(a: Rows, b: *const u32, groups: usize, from: From, c: *mut f32, stride: usize) {
         // SAFETY: as above. A plane of either operand takes 2,048 bytes, half a plane of A 1,024.
         unsafe {
-            begin(c, stride, accumulate);
+            begin(from);
             asm!(
                 "test {groups}, {groups}",
                 "jz 3f",
@@ -276,15 +281,15 @@ mod tiles {
         }
     }
 
-    /// Sums that start from C, or from zero.
+    /// Sums that start from other values, or from zero.
     ///
     /// # Safety
     /// As [`square`].
     #[inline(always)]
-    unsafe fn begin(c: *const f32, stride: usize, accumulate: bool) {
+    unsafe fn begin(from: From) {
         // SAFETY: by the caller's promise.
         unsafe {
-            if accumulate {
+            if let Some((c, stride)) = from {
                 asm!(
                     "tileloadd tmm0, [{upper} + {stride}]",
                     "tileloadd tmm1, [{upper} + {stride} + 64]",

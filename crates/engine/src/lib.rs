@@ -42,6 +42,7 @@ pub mod measure;
 mod ops;
 mod parameters;
 mod peak;
+mod profile;
 mod simd;
 mod tape;
 mod tensor;
@@ -57,6 +58,7 @@ pub use ops::cross_entropy::{Loss, NO_TARGET};
 pub use ops::qk_norm_rope::{Heads, RopeTable};
 pub use parameters::{Gradients, Moments, ParameterId, Parameters};
 pub use peak::peak_gflops;
+pub use profile::{Entry, Profile};
 pub use simd::{Element, Isa, IsaError};
 pub use tape::{AttentionLayer, LossGradient, PackedParameters, Tape, Var};
 pub use tensor::{Arena, Dtype, Tensor};
@@ -67,6 +69,7 @@ pub use threads::Threads;
 pub struct Cpu {
     pub(crate) isa: Isa,
     pub(crate) threads: Threads,
+    pub(crate) profile: Profile,
 }
 
 impl Cpu {
@@ -83,7 +86,7 @@ impl Cpu {
     /// A given instruction set on `threads` threads.
     #[must_use]
     pub fn with(isa: Isa, threads: usize) -> Self {
-        Self { isa, threads: Threads::new(threads) }
+        Self { isa, threads: Threads::new(threads), profile: Profile::default() }
     }
 
     /// The instruction set in use.
@@ -96,5 +99,11 @@ impl Cpu {
     #[must_use]
     pub fn threads(&self) -> &Threads {
         &self.threads
+    }
+
+    /// Where the time goes, once it is started.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 }

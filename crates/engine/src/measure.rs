@@ -51,7 +51,7 @@ pub fn product(cpu: &Cpu, dtype: Dtype, product: Product, size: [usize; 3], reps
             let packed = PackedMatrix::new(cpu, &mut arena, &source, n, k, precision);
             let mut y = filled(m, n, dtype);
             time(cpu, dtype, flops, reps, || {
-                multiply(cpu, &Source::along_cols(&x, k), m, &packed, Output::overwrite(&mut y));
+                multiply(cpu, "product", &Source::along_cols(&x, k), m, &packed, Output::overwrite(&mut y));
             })
         }
         Product::InputGradient => {
@@ -59,7 +59,7 @@ pub fn product(cpu: &Cpu, dtype: Dtype, product: Product, size: [usize; 3], reps
             let packed = PackedMatrix::new(cpu, &mut arena, &source, k, n, precision);
             let mut dx = filled(m, k, dtype);
             time(cpu, dtype, flops, reps, || {
-                multiply(cpu, &Source::along_cols(&dy, n), m, &packed, Output::overwrite(&mut dx));
+                multiply(cpu, "product", &Source::along_cols(&dy, n), m, &packed, Output::overwrite(&mut dx));
             })
         }
         Product::WeightGradient => {
@@ -67,7 +67,7 @@ pub fn product(cpu: &Cpu, dtype: Dtype, product: Product, size: [usize; 3], reps
             time(cpu, dtype, flops, reps, || {
                 let packed =
                     PackedMatrix::new(cpu, &mut arena, &Source::along_rows(&x, k), k, m, precision);
-                multiply(cpu, &Source::along_rows(&dy, n), n, &packed, Output::Accumulate(dw.f32_mut()));
+                multiply(cpu, "product", &Source::along_rows(&dy, n), n, &packed, Output::Accumulate(dw.f32_mut()));
                 packed.give_back(&mut arena);
             })
         }

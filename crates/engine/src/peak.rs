@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::matmul::{
-    Block, Geometry, Layout, Left, Precision, Source, left_tiling, multiply_block, pack, right_tiling,
+    Block, Geometry, Layout, Left, Precision, Source, Target, left_tiling, multiply_block, pack, right_tiling,
 };
 use crate::tensor::AlignedVec;
 use crate::{Cpu, Dtype};
@@ -40,7 +40,7 @@ pub fn peak_gflops(cpu: &Cpu, dtype: Dtype) -> f64 {
             let block = Block { a, rows, b: &b, panel_stride: right.stride, cols, groups, geometry };
             for _ in 0..CALLS {
                 // SAFETY: C is this task's own, `rows` rows of `cols`.
-                unsafe { multiply_block(cpu.isa, &block, c.as_mut_ptr(), cols, false) };
+                unsafe { multiply_block(cpu.isa, &block, Target::f32(c.as_mut_ptr(), cols, false)) };
             }
             assert!(c.iter().all(|sum| *sum == k as f32), "a product is wrong");
         });

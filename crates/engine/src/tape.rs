@@ -463,7 +463,7 @@ impl<'a> Tape<'a> {
     /// `x · weightᵀ` for `rows` rows of `x`, with the weight packed before or for this once.
     fn multiply_by(&mut self, x: &Source<'_>, rows: usize, weight: ParameterId, output: Output<'_>) {
         if let Some(packed) = self.packed.and_then(|packed| packed.get(weight)) {
-            multiply(self.cpu, x, rows, packed, output);
+            multiply(self.cpu, "linear: forward", x, rows, packed, output);
             return;
         }
         let weight = self.parameters.get(weight);
@@ -476,7 +476,7 @@ impl<'a> Tape<'a> {
             weight.cols(),
             precision,
         );
-        multiply(self.cpu, x, rows, &packed, output);
+        multiply(self.cpu, "linear: forward", x, rows, &packed, output);
         packed.give_back(self.arena);
     }
 
@@ -494,7 +494,8 @@ impl<'a> Tape<'a> {
             out_features,
             precision,
         );
-        multiply(self.cpu, &along_cols(dy), dy.rows(), &packed, Output::overwrite(&mut dx));
+        let output = Output::overwrite(&mut dx);
+        multiply(self.cpu, "linear: input gradient", &along_cols(dy), dy.rows(), &packed, output);
         packed.give_back(self.arena);
 
         let x_values = self.values[x.0].as_ref().expect("a value that is still kept");
@@ -509,7 +510,7 @@ impl<'a> Tape<'a> {
         let (dweight, fresh) = gradients.accumulate(weight);
         let output =
             if fresh { Output::F32(dweight.f32_mut()) } else { Output::Accumulate(dweight.f32_mut()) };
-        multiply(self.cpu, &along_rows(dy), out_features, &packed, output);
+        multiply(self.cpu, "linear: weight gradient", &along_rows(dy), out_features, &packed, output);
         packed.give_back(self.arena);
         self.add_gradient(x, dx);
     }

@@ -1,8 +1,8 @@
 //! Packed operands multiplied in a register tile.
 //!
 //! ```text
-//! for every panel of B, two registers wide          B streams from the second-level cache
-//!   for every tile of A, up to 12 rows high         A stays in the first
+//! for every tile of A, up to 12 rows high           A stays in the first-level cache
+//!   for every panel of B, two registers wide        B streams from the second
 //!     for every unit of the reduction               24 sums stay in registers:
 //!       load two registers of B                     24 products for 2 loads and 12 broadcasts
 //!       for every row: broadcast one unit of A, multiply with both, add
@@ -11,6 +11,7 @@
 use half::bf16;
 
 use super::format::{Format, Geometry, Layout};
+use crate::elementwise::convert;
 use crate::simd::{Simd, kernel};
 use crate::{Isa, amx};
 
@@ -19,8 +20,8 @@ use crate::{Isa, amx};
 pub(crate) enum Left<'a> {
     /// Tiles, one after the other, the last one as high as there are rows left.
     Packed(&'a [u32], Layout),
-    /// bf16 rows as they lie in memory, so many elements apart: what whole AMX tiles can load.
-    Rows(&'a [bf16], usize),
+    /// Rows as they lie in memory, so many units apart; see [`Geometry::loads_rows`].
+    Rows(&'a [u32], usize),
 }
 
 /// Operands of one product.
@@ -38,17 +39,83 @@ pub(crate) struct Block<'a> {
     pub(crate) geometry: Geometry,
 }
 
-/// `C = A · Bᵀ`, or `C += A · Bᵀ` where `accumulate`; the sum starts from what is in C then.
+/// Where sums begin and where they go: `to = from + A · Bᵀ`, rounded once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// The first of the values to add to and the distance of their rows, if any; may be what is written.
+    pub(crate) from: Option<(*const f32, usize)>,
+    pub(crate) to: Pointer,
+    pub(crate) stride: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pointer {
+    F32(*mut f32),
+    Bf16(*mut bf16),
+}
+
+impl Target {
+    /// `c = A · Bᵀ`, or `c += A · Bᵀ` where `add`.
+    pub(crate) fn f32(c: *mut f32, stride: usize, add: bool) -> Self {
+        Self { from: add.then_some((c.cast_const(), stride)), to: Pointer::F32(c), stride }
+    }
+
+    /// The part from a row and a column on.
+    pub(crate) fn part(self, row: usize, col: usize) -> Self {
+        let offset = row * self.stride + col;
+        Self {
+            from: self.from.map(|(from, stride)| (from.wrapping_add(row * stride + col), stride)),
+            to: match self.to {
+                Pointer::F32(c) => Pointer::F32(c.wrapping_add(offset)),
+                Pointer::Bf16(c) => Pointer::Bf16(c.wrapping_add(offset)),
+            },
+            stride: self.stride,
+        }
+    }
+
+    /// Copies `rows` by `cols` values to add to into `tile`, rows `width` apart; zeros if there are none.
+    ///
+    /// # Safety
+    /// They must be there to read.
+    pub(crate) unsafe fn read(self, rows: usize, cols: usize, tile: &mut [f32], width: usize) {
+        for (i, row) in tile.chunks_exact_mut(width).enumerate().take(rows) {
+            match self.from {
+                // SAFETY: by the caller's promise.
+                Some((from, stride)) => row[..cols].copy_from_slice(unsafe {
+                    std::slice::from_raw_parts(from.add(i * stride), cols)
+                }),
+                None => row[..cols].fill(0.0),
+            }
+        }
+    }
+
+    /// Writes the first `rows` by `cols` values of `tile`, rows `width` apart.
+    ///
+    /// # Safety
+    /// The target must be there to write, and nobody else may use it.
+    pub(crate) unsafe fn write(self, isa: Isa, rows: usize, cols: usize, tile: &[f32], width: usize) {
+        for (i, row) in tile.chunks_exact(width).enumerate().take(rows) {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                match self.to {
+                    Pointer::F32(c) => std::slice::from_raw_parts_mut(c.add(i * self.stride), cols)
+                        .copy_from_slice(&row[..cols]),
+                    Pointer::Bf16(c) => convert(
+                        isa,
+                        &row[..cols],
+                        std::slice::from_raw_parts_mut(c.add(i * self.stride), cols),
+                    ),
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies a block into its target.
 ///
 /// # Safety
-/// `c` must be writable for `rows` rows of `cols` values, `stride` apart, and nobody else may use them.
-pub(crate) unsafe fn multiply_block(
-    isa: Isa,
-    block: &Block<'_>,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
+/// The target must be there for `rows` rows of `cols` values, and nobody else may use it.
+pub(crate) unsafe fn multiply_block(isa: Isa, block: &Block<'_>, target: Target) {
     // The kernels read through pointers; these checks are what makes that sound.
     let geometry = block.geometry;
     let units = block.groups * geometry.format.planes() * 16;
@@ -60,9 +127,9 @@ pub(crate) unsafe fn multiply_block(
             assert!(a.len() >= geometry.packed_rows(block.rows) * units, "A has fewer rows");
             assert!(!geometry.tiles || layout == Layout::Lines, "tiles are loaded from lines");
         }
-        Left::Rows(values, stride) => {
-            assert!(geometry.loads_rows(block.rows, block.groups * 32), "rows of A that no tile loads");
-            assert!(values.len() >= (block.rows - 1) * stride + block.groups * 32, "A has fewer rows");
+        Left::Rows(a, stride) => {
+            assert!(geometry.loads_rows(block.rows, stride), "rows of A that no kernel loads");
+            assert!(a.len() >= (block.rows - 1) * stride + block.groups * 16, "A has fewer rows");
         }
     }
     let panels = block.cols.div_ceil(geometry.width);
@@ -73,16 +140,23 @@ pub(crate) unsafe fn multiply_block(
     if geometry.tiles {
         assert!(isa == Isa::Amx, "no tiles here");
         // SAFETY: an `Isa` of this kind proves the instructions; operands were checked, C is promised.
-        unsafe { amx::multiply_block(block, c, stride, accumulate) };
+        unsafe { amx::multiply_block(block, target) };
         return;
     }
-    let Left::Packed(a, layout) = block.a else { unreachable!("only tiles load rows, see above") };
-    match (geometry.format, layout) {
-        (Format::F32, Layout::Lines) => multiply::<F32Unit, Lines>(isa, block, a, c, stride, accumulate),
-        (Format::F32, Layout::Panels) => multiply::<F32Unit, Panels>(isa, block, a, c, stride, accumulate),
-        (Format::Bf16, Layout::Lines) => multiply::<Bf16Pair, Lines>(isa, block, a, c, stride, accumulate),
-        (Format::Bf16, Layout::Panels) => multiply::<Bf16Pair, Panels>(isa, block, a, c, stride, accumulate),
-        (Format::Split, _) => unreachable!("only tiles multiply parts"),
+    match geometry.format {
+        Format::F32 => multiply_units::<F32Unit>(isa, block, target),
+        Format::Bf16 => multiply_units::<Bf16Pair>(isa, block, target),
+        Format::Split => unreachable!("only tiles multiply parts"),
+    }
+}
+
+fn multiply_units<U: Unit>(isa: Isa, block: &Block<'_>, target: Target) {
+    match block.a {
+        Left::Packed(a, Layout::Lines) => multiply::<U, Lines>(isa, block, a, target),
+        Left::Packed(a, Layout::Panels) => multiply::<U, Panels>(isa, block, a, target),
+        Left::Rows(a, 128) => multiply::<U, Rows<128>>(isa, block, a, target),
+        Left::Rows(a, 256) => multiply::<U, Rows<256>>(isa, block, a, target),
+        Left::Rows(..) => unreachable!("checked above"),
     }
 }
 
@@ -108,19 +182,32 @@ impl Unit for Bf16Pair {
     }
 }
 
-/// Where a packed tile of A has its units.
+/// Where A has its units.
 trait Order {
     /// Units from one row to the next, and from one unit of the reduction to the next, within a group.
     fn strides(height: usize) -> (usize, usize);
+    /// Units from one group to the next in a tile of `height` rows.
+    fn group(height: usize) -> usize;
+    /// Units from the first row of all to the first of a tile, where rows have `groups` groups.
+    fn tile(row: usize, groups: usize) -> usize;
 }
 
 struct Lines;
 struct Panels;
+struct Rows<const PITCH: usize>;
 
 impl Order for Lines {
     #[inline(always)]
     fn strides(_: usize) -> (usize, usize) {
         (16, 1)
+    }
+    #[inline(always)]
+    fn group(height: usize) -> usize {
+        16 * height
+    }
+    #[inline(always)]
+    fn tile(row: usize, groups: usize) -> usize {
+        16 * groups * row
     }
 }
 
@@ -129,43 +216,56 @@ impl Order for Panels {
     fn strides(height: usize) -> (usize, usize) {
         (1, height)
     }
+    #[inline(always)]
+    fn group(height: usize) -> usize {
+        16 * height
+    }
+    #[inline(always)]
+    fn tile(row: usize, groups: usize) -> usize {
+        16 * groups * row
+    }
+}
+
+impl<const PITCH: usize> Order for Rows<PITCH> {
+    #[inline(always)]
+    fn strides(_: usize) -> (usize, usize) {
+        (PITCH, 1)
+    }
+    #[inline(always)]
+    fn group(_: usize) -> usize {
+        16
+    }
+    #[inline(always)]
+    fn tile(row: usize, _: usize) -> usize {
+        PITCH * row
+    }
 }
 
 kernel! {
-    fn multiply[U: Unit, O: Order](s, block: &Block<'_>, a: &[u32], c: *mut f32, stride: usize, accumulate: bool) {
+    fn multiply[U: Unit, O: Order](s, block: &Block<'_>, a: &[u32], target: Target) {
         let width = 2 * crate::simd::lanes_of(s);
         let tile_rows = tile_rows_of(s);
-        let mut row = 0;
-        while row < block.rows {
+        for row in (0..block.rows).step_by(tile_rows) {
             let height = tile_rows.min(block.rows - row);
-            let a = a[row * block.groups * 16..].as_ptr();
-            let mut col = 0;
-            while col < block.cols {
+            let a = a[O::tile(row, block.groups)..].as_ptr();
+            for col in (0..block.cols).step_by(width) {
                 let b = block.b[col / width * block.panel_stride..].as_ptr();
                 let valid = width.min(block.cols - col);
-                let target = c.wrapping_add(row * stride + col);
-                // SAFETY: the lengths of A and B were checked by the only caller, C is its caller's promise.
+                let target = target.part(row, col);
+                // SAFETY: the lengths of A and B were checked by the only caller, the target is its caller's
+                // promise.
                 unsafe {
                     if valid == width {
-                        tile::<S, U, O>(s, a, height, b, block.groups, target, stride, accumulate);
+                        tile::<S, U, O>(s, a, height, b, block.groups, target);
                     } else {
                         let mut edge = [0.0_f32; 12 * 32];
-                        for i in 0..height {
-                            for j in 0..valid {
-                                edge[i * width + j] = *target.add(i * stride + j);
-                            }
-                        }
-                        tile::<S, U, O>(s, a, height, b, block.groups, edge.as_mut_ptr(), width, accumulate);
-                        for i in 0..height {
-                            for j in 0..valid {
-                                *target.add(i * stride + j) = edge[i * width + j];
-                            }
-                        }
+                        target.read(height, valid, &mut edge, width);
+                        let sums = Target::f32(edge.as_mut_ptr(), width, true);
+                        tile::<S, U, O>(s, a, height, b, block.groups, sums);
+                        target.write(Isa::Scalar, height, valid, &edge, width);
                     }
                 }
-                col += width;
             }
-            row += height;
         }
     }
 }
@@ -178,18 +278,15 @@ fn tile_rows_of<S: Simd>(_: S) -> usize {
 /// One tile of A with one panel of B, in pieces of as many rows as there are kernels for.
 ///
 /// # Safety
-/// `a`, `b` and `c` must hold a tile, a panel and `height` rows of `2 * LANES` values.
+/// `a`, `b` and the target must hold a tile, a panel and `height` rows of `2 * LANES` values.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a tile takes this many")]
 unsafe fn tile<S: Simd, U: Unit, O: Order>(
     s: S,
     a: *const u32,
     height: usize,
     b: *const u32,
     groups: usize,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
+    target: Target,
 ) {
     let mut row = 0;
     // SAFETY: each piece stays within the rows of the tile.
@@ -198,7 +295,7 @@ unsafe fn tile<S: Simd, U: Unit, O: Order>(
             ($($rows:literal),*) => {$(
                 while $rows <= S::TILE_ROWS && height - row >= $rows {
                     let a = a.add(row * O::strides(height).0);
-                    rows::<S, U, O, $rows>(s, a, height, b, groups, c.add(row * stride), stride, accumulate);
+                    rows::<S, U, O, $rows>(s, a, height, b, groups, target.part(row, 0));
                     row += $rows;
                 }
             )*};
@@ -212,25 +309,22 @@ unsafe fn tile<S: Simd, U: Unit, O: Order>(
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a tile takes this many")]
 unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize>(
     s: S,
     mut a: *const u32,
     height: usize,
     mut b: *const u32,
     groups: usize,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
+    target: Target,
 ) {
     let (row_step, unit_step) = O::strides(height);
     // SAFETY: by the caller's promise all of this lies inside the operands.
     unsafe {
         let mut sums = [[s.splat(0.0); 2]; R];
-        if accumulate {
+        if let Some((from, stride)) = target.from {
             for (i, sums) in sums.iter_mut().enumerate() {
-                let c: *const u32 = c.add(i * stride).cast();
-                *sums = [s.load_units(c), s.load_units(c.add(S::LANES))];
+                let from: *const u32 = from.add(i * stride).cast();
+                *sums = [s.load_units(from), s.load_units(from.add(S::LANES))];
             }
         }
         for _ in 0..groups {
@@ -244,11 +338,20 @@ unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize>(
                     sums[1] = U::multiply_add(s, x, b1, sums[1]);
                 }
             }
-            a = a.add(16 * height);
+            a = a.add(O::group(height));
         }
         for (i, sums) in sums.iter().enumerate() {
-            s.store_at(sums[0], c.add(i * stride));
-            s.store_at(sums[1], c.add(i * stride + S::LANES));
+            match target.part(i, 0).to {
+                Pointer::F32(c) => {
+                    s.store_at(sums[0], c);
+                    s.store_at(sums[1], c.add(S::LANES));
+                }
+                Pointer::Bf16(c) => {
+                    let row = std::slice::from_raw_parts_mut(c, 2 * S::LANES);
+                    s.store_bf16(sums[0], &mut row[..S::LANES]);
+                    s.store_bf16(sums[1], &mut row[S::LANES..]);
+                }
+            }
         }
     }
 }

@@ -82,6 +82,9 @@ pub(crate) enum Layout {
     Panels,
 }
 
+/// Distances of rows, in units, at which vector kernels read A unpacked: those of the blocks of attention.
+pub(crate) const PITCHES: [usize; 2] = [128, 256];
+
 /// The register tile of an instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
@@ -120,9 +123,14 @@ impl Geometry {
         if self.tiles { rows.next_multiple_of(self.rows) } else { rows }
     }
 
-    /// Whether A can be used as it lies in memory: whole tiles of whole lines, in bf16.
-    pub(crate) fn loads_rows(self, rows: usize, k: usize) -> bool {
-        self.tiles && self.format == Format::Bf16 && rows.is_multiple_of(self.rows) && k.is_multiple_of(32)
+    /// Whether `rows` rows of A over `groups` groups can be used as they lie in memory, `stride` units apart: tiles
+    /// are loaded whole; vectors take a few distances that their kernels are compiled for.
+    pub(crate) fn loads_rows(self, rows: usize, stride: usize) -> bool {
+        match self.format {
+            Format::Split => false,
+            _ if self.tiles => rows.is_multiple_of(self.rows),
+            _ => PITCHES.contains(&stride),
+        }
     }
 
     /// The layout of A that costs the least to make from a source.

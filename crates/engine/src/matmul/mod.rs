@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-pub(crate) use block::{Block, Left, multiply_block};
+pub(crate) use block::{Block, Left, Pointer, Target, multiply_block};
 pub(crate) use format::{Format, Geometry, Layout, Precision};
 pub(crate) use pack::{Source, Tiling, Values, pack};
 
@@ -82,6 +82,8 @@ impl PackedMatrix {
         let geometry = Geometry::of(cpu.isa, precision);
         let tiling = right_tiling(geometry, k);
         let panels = cols.div_ceil(geometry.width);
+        let bytes = cols * k * source.element_bytes() + panels * tiling.stride * 4;
+        let _span = cpu.profile.span("pack operands", 0, bytes);
         let mut units = arena.units(panels * tiling.stride);
         let parts = Parts::new(units.as_mut_slice());
         cpu.threads.run_ranges(panels, (1 << 16) / tiling.stride.max(1), |range| {
@@ -141,6 +143,15 @@ impl<'a> Output<'a> {
             Dtype::Bf16 => Self::Bf16(tensor.as_mut_slice()),
         }
     }
+
+    /// Bytes that are read and written, each once.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(c) => 4 * c.len(),
+            Self::Bf16(c) => 2 * c.len(),
+            Self::Accumulate(c) | Self::AddTo(_, c) => 8 * c.len(),
+        }
+    }
 }
 
 thread_local! {
@@ -150,7 +161,17 @@ thread_local! {
 }
 
 /// `C = A · Bᵀ` for `rows` rows of `a` and all columns of `b`; C is row-major and as wide as `b` has columns.
-pub(crate) fn multiply(cpu: &Cpu, a: &Source<'_>, rows: usize, b: &PackedMatrix, output: Output<'_>) {
+/// `name` is what a profile calls it.
+pub(crate) fn multiply(
+    cpu: &Cpu,
+    name: &'static str,
+    a: &Source<'_>,
+    rows: usize,
+    b: &PackedMatrix,
+    output: Output<'_>,
+) {
+    let bytes = rows * b.k * a.element_bytes() + b.units.as_slice().len() * 4 + output.bytes();
+    let _span = cpu.profile.span(name, 2 * rows * b.cols * b.k, bytes);
     let geometry = b.geometry;
     let panels = b.cols.div_ceil(geometry.width);
     let c = Destination::new(output, rows * b.cols);
@@ -201,8 +222,6 @@ struct LeftBlock<'p> {
     rows: Range<usize>,
     k: Range<usize>,
     left: Left<'p>,
-    /// Units of A in a row; none where rows are loaded as they lie.
-    row_units: usize,
 }
 
 /// Rows so many bytes apart fall on the same few lines of the first-level cache.
@@ -218,11 +237,13 @@ impl<'p> LeftBlock<'p> {
         packed: &'p mut AlignedVec<u32>,
     ) -> Self {
         let geometry = b.geometry;
-        if geometry.loads_rows(rows.len(), k.len())
-            && let Some((values, stride)) = a.bf16_rows(rows.start, k.start)
-            && !(2 * stride).is_multiple_of(ALIASING_BYTES)
+        if geometry.format == Format::Bf16
+            && k.len().is_multiple_of(geometry.format.group_elements())
+            && let Some((units, stride)) = a.bf16_rows(rows.start, k.start)
+            && geometry.loads_rows(rows.len(), stride)
+            && !(4 * stride).is_multiple_of(ALIASING_BYTES)
         {
-            return Self { rows, k, left: Left::Rows(values, stride), row_units: 0 };
+            return Self { rows, k, left: Left::Rows(units, stride) };
         }
         let layout = geometry.layout_for(a);
         let row_units = geometry.format.units(k.len());
@@ -230,32 +251,19 @@ impl<'p> LeftBlock<'p> {
         packed.grow(needed);
         let tiling = left_tiling(geometry, layout, k.len());
         pack(cpu.isa, a, rows.clone(), k.clone(), tiling, &mut packed[..needed]);
-        Self { rows, k, left: Left::Packed(&packed[..needed], layout), row_units }
+        Self { rows, k, left: Left::Packed(&packed[..needed], layout) }
     }
 
-    /// Multiplies rows `rows` of the block, from a whole tile on, with panels of `b`.
+    /// Multiplies the rows with panels of `b`.
     ///
     /// # Safety
     /// As [`multiply_block`].
-    #[expect(clippy::too_many_arguments, reason = "a block of a product takes this many")]
-    unsafe fn multiply(
-        &self,
-        cpu: &Cpu,
-        rows: Range<usize>,
-        b: &PackedMatrix,
-        panels: &Range<usize>,
-        c: *mut f32,
-        stride: usize,
-        accumulate: bool,
-    ) {
+    unsafe fn multiply(&self, cpu: &Cpu, b: &PackedMatrix, panels: &Range<usize>, target: Target) {
         let geometry = b.geometry;
         let (width, all_units) = (geometry.width, geometry.format.units(b.k));
         let block = Block {
-            a: match self.left {
-                Left::Rows(values, row_stride) => Left::Rows(&values[rows.start * row_stride..], row_stride),
-                Left::Packed(units, layout) => Left::Packed(&units[rows.start * self.row_units..], layout),
-            },
-            rows: rows.len(),
+            a: self.left,
+            rows: self.rows.len(),
             b: &b.units.as_slice()[(panels.start * all_units + geometry.format.units(self.k.start)) * width..],
             panel_stride: width * all_units,
             cols: (panels.end * width).min(b.cols) - panels.start * width,
@@ -263,7 +271,7 @@ impl<'p> LeftBlock<'p> {
             geometry,
         };
         // SAFETY: by the caller's promise.
-        unsafe { multiply_block(cpu.isa, &block, c, stride, accumulate) };
+        unsafe { multiply_block(cpu.isa, &block, target) };
     }
 }
 
@@ -308,50 +316,32 @@ impl<'a> Destination<'a> {
         let cols = block.start * width..(block.end * width).min(b.cols);
         let first = left.rows.start * b.cols + cols.start;
         let (continued, last) = (left.k.start > 0, left.k.end == b.k);
-        let all = 0..left.rows.len();
-        // SAFETY: the part is the caller's alone, and inside C.
-        let into = |c: *mut f32, add| unsafe { left.multiply(cpu, all.clone(), b, &block, c, b.cols, add) };
-        match self {
-            Self::F32(c) => into(c.at(first), continued),
-            Self::Accumulate(c) => into(c.at(first), true),
+        let stride = b.cols;
+        let target = match self {
+            Self::F32(c) => Target::f32(c.at(first), stride, continued),
+            Self::Accumulate(c) => Target::f32(c.at(first), stride, true),
+            Self::AddTo(_, c) if continued => Target::f32(c.at(first), stride, true),
             Self::AddTo(x, c) => {
-                if !continued {
-                    for row in left.rows.clone() {
-                        let range = row * b.cols + cols.start..row * b.cols + cols.end;
-                        // SAFETY: as above.
-                        crate::elementwise::convert(cpu.isa, &x[range.clone()], unsafe { c.part(range) });
-                    }
-                }
-                into(c.at(first), true);
+                let from = Some((x[first..].as_ptr(), stride));
+                Target { from, to: Pointer::F32(c.at(first)), stride }
+            }
+            Self::Bf16(c) if last && !continued => {
+                Target { from: None, to: Pointer::Bf16(c.at(first)), stride }
             }
             Self::Bf16(c) => {
-                // Few rows at a time leave the sums in the first-level cache. Where the reduction goes on, the
-                // sums of all rows and columns of the task are kept until it ends.
-                let whole = !continued && last;
-                let (strip, offset, stride) = if whole {
-                    (if b.geometry.tiles { b.geometry.rows } else { all.end }, 0, cols.len())
+                // The reduction is cut: the sums of all rows and columns of the task are kept until it ends.
+                let task_cols = (task_panels.end * width).min(b.cols) - task_panels.start * width;
+                sums.grow(left.rows.len() * task_cols);
+                let kept = sums[cols.start - task_panels.start * width..].as_mut_ptr();
+                if last {
+                    Target { from: Some((kept.cast_const(), task_cols)), to: Pointer::Bf16(c.at(first)), stride }
                 } else {
-                    let task_cols = (task_panels.end * width).min(b.cols) - task_panels.start * width;
-                    (all.end, cols.start - task_panels.start * width, task_cols)
-                };
-                for start in all.clone().step_by(strip) {
-                    let rows = start..(start + strip).min(all.end);
-                    sums.grow(rows.len() * stride);
-                    let into = sums[offset..].as_mut_ptr();
-                    // SAFETY: the sums are this thread's own, and large enough.
-                    unsafe { left.multiply(cpu, rows.clone(), b, &block, into, stride, continued) };
-                    if last {
-                        for (i, row) in rows.enumerate() {
-                            let row = (left.rows.start + row) * b.cols;
-                            // SAFETY: as above.
-                            let out = unsafe { c.part(row + cols.start..row + cols.end) };
-                            let sums = &sums[offset + i * stride..][..cols.len()];
-                            crate::elementwise::convert(cpu.isa, sums, out);
-                        }
-                    }
+                    Target::f32(kept, task_cols, continued)
                 }
             }
-        }
+        };
+        // SAFETY: the part is the caller's alone and inside C; the sums are this thread's own.
+        unsafe { left.multiply(cpu, b, &block, target) };
     }
 }
 

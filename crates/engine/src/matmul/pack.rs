@@ -64,10 +64,22 @@ impl<'a> Source<'a> {
         self.contiguous
     }
 
-    /// bf16 rows from `row` and element `k` of a contiguous reduction on, and their distance.
-    pub(crate) fn bf16_rows(&self, row: usize, k: usize) -> Option<(&'a [bf16], usize)> {
+    pub(crate) fn element_bytes(&self) -> usize {
         match self.values {
-            Values::Bf16(x) if self.contiguous => Some((&x[row * self.stride + k..], self.stride)),
+            Values::F32(_) => 4,
+            Values::Bf16(_) => 2,
+        }
+    }
+
+    /// Pairs of bf16 from `row` and element `k` of a contiguous reduction on, and the units between rows, where
+    /// they are units: of even length and place.
+    pub(crate) fn bf16_rows(&self, row: usize, k: usize) -> Option<(&'a [u32], usize)> {
+        match self.values {
+            Values::Bf16(x) if self.contiguous && self.stride.is_multiple_of(2) && k.is_multiple_of(2) => {
+                let x = &x[row * self.stride + k..];
+                let units = bytemuck::try_cast_slice(&x[..x.len() / 2 * 2]).ok()?;
+                Some((units, self.stride / 2))
+            }
             _ => None,
         }
     }

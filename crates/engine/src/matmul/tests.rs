@@ -43,21 +43,21 @@ fn check(
     };
 
     let mut c = vec![f32::NAN; m * n];
-    multiply(&cpu, &a, m, &packed, Output::F32(&mut c));
+    multiply(&cpu, "", &a, m, &packed, Output::F32(&mut c));
     for i in 0..m * n {
         assert!((f64::from(c[i]) - want[i]).abs() <= bound(i), "{name}: C[{i}] = {} not {}", c[i], want[i]);
     }
     let mut sum = start.clone();
-    multiply(&cpu, &a, m, &packed, Output::Accumulate(&mut sum));
+    multiply(&cpu, "", &a, m, &packed, Output::Accumulate(&mut sum));
     let mut added = vec![f32::NAN; m * n];
-    multiply(&cpu, &a, m, &packed, Output::AddTo(&start, &mut added));
+    multiply(&cpu, "", &a, m, &packed, Output::AddTo(&start, &mut added));
     assert_eq!(sum, added, "{name}");
     for i in 0..m * n {
         let want = want[i] + f64::from(start[i]);
         assert!((f64::from(sum[i]) - want).abs() <= bound(i), "{name}: {} not {want}", sum[i]);
     }
     let mut rounded = vec![bf16::NAN; m * n];
-    multiply(&cpu, &a, m, &packed, Output::Bf16(&mut rounded));
+    multiply(&cpu, "", &a, m, &packed, Output::Bf16(&mut rounded));
     for i in 0..m * n {
         let bound = bound(i) + want[i].abs() * 2.0_f64.powi(-8);
         assert!((f64::from(rounded[i].to_f32()) - want[i]).abs() <= bound, "{name}: bf16");
@@ -114,7 +114,7 @@ fn neither_threads_nor_other_rows_change_a_bit() {
                 let b = Source::along_cols(Values::F32(&b), k);
                 let packed = PackedMatrix::new(&cpu, &mut arena, &b, n, k, precision);
                 let mut c = vec![0.0; rows * n];
-                multiply(&cpu, &Source::along_cols(a_values, k), rows, &packed, Output::F32(&mut c));
+                multiply(&cpu, "", &Source::along_cols(a_values, k), rows, &packed, Output::F32(&mut c));
                 c
             };
             let whole = product(1, m);

@@ -45,6 +45,7 @@ pub(crate) fn step(
     m: &mut [f32],
     v: &mut [f32],
 ) {
+    let _span = cpu.profile.span("adamw", 0, 7 * size_of_val(g));
     let (w, m, v) = (Parts::new(w), Parts::new(m), Parts::new(v));
     cpu.threads.run_ranges(g.len(), GRAIN, |range| {
         // SAFETY: every range is updated by one task.
@@ -77,6 +78,7 @@ kernel! {
 
 /// The sum of squares, in f64 over partial sums of 4,096 elements, in order.
 pub(crate) fn squared_norm(cpu: &Cpu, g: &[f32]) -> f64 {
+    let _span = cpu.profile.span("length of the gradient", 0, size_of_val(g));
     let mut partials = vec![0.0_f32; g.len().div_ceil(SQUARES_GRAIN)];
     let parts = Parts::new(&mut partials);
     cpu.threads.run_ranges(parts.len(), 8, |range| {

@@ -72,7 +72,7 @@ pub(crate) fn cross_entropy(
         let range = first..first + rows;
         let x = rows_of(hidden, first, rows);
         let logits = &mut logits.f32_mut()[..rows * vocab];
-        multiply(cpu, &Source::along_cols(x, features), rows, &packed, Output::F32(logits));
+        multiply(cpu, "head: forward", &Source::along_cols(x, features), rows, &packed, Output::F32(logits));
         let squares = &mut squared_log_z.f32_mut()[..rows];
         let chunk_loss = &mut per_token[range.clone()];
         match (&mut backward, &mut dlogits, &packed_back) {
@@ -110,7 +110,7 @@ pub(crate) fn cross_entropy(
                     Dtype::F32 => Output::F32(&mut backward.dhidden.as_mut_slice()[features_range]),
                     Dtype::Bf16 => Output::Bf16(&mut backward.dhidden.as_mut_slice()[features_range]),
                 };
-                multiply(cpu, &Source::along_cols(d, vocab), rows, packed_back, output);
+                multiply(cpu, "head: input gradient", &Source::along_cols(d, vocab), rows, packed_back, output);
                 let packed_x = PackedMatrix::new(
                     cpu,
                     arena,
@@ -124,7 +124,7 @@ pub(crate) fn cross_entropy(
                 } else {
                     Output::Accumulate(backward.dhead)
                 };
-                multiply(cpu, &Source::along_rows(d, vocab), vocab, &packed_x, output);
+                multiply(cpu, "head: weight gradient", &Source::along_rows(d, vocab), vocab, &packed_x, output);
                 packed_x.give_back(arena);
                 backward.fresh = false;
             }
@@ -170,6 +170,8 @@ fn softmax_rows<E: Element>(
     squares: &mut [f32],
     gradient: Option<((f32, f32), &mut [E])>,
 ) {
+    let bytes = logits.len() * (4 + gradient.as_ref().map_or(0, |_| size_of::<E>()));
+    let _span = cpu.profile.span("softmax and loss", 0, bytes);
     let (logits, losses, squares) = (Parts::new(logits), Parts::new(losses), Parts::new(squares));
     let gradient = gradient.map(|(scales, d)| (scales, Parts::new(d)));
     cpu.threads.run_ranges(targets.len(), 8, |rows| {

@@ -13,6 +13,7 @@ const GRAIN_COLS: usize = 64;
 /// # Panics
 /// If a token is not in the table.
 pub(crate) fn forward(cpu: &Cpu, table: &[f32], features: usize, tokens: &[u32], y: &mut [f32]) {
+    let _span = cpu.profile.span("embedding: forward", 0, 2 * size_of_val(y));
     let ids = table.len() / features.max(1);
     let y = Parts::new(y);
     cpu.threads.run_ranges(tokens.len(), CHUNK_ROWS, |rows| {
@@ -27,6 +28,7 @@ pub(crate) fn forward(cpu: &Cpu, table: &[f32], features: usize, tokens: &[u32],
 
 /// `dtable[tokens[t]] += dy[t]`.
 pub(crate) fn backward(cpu: &Cpu, dy: &[f32], features: usize, tokens: &[u32], dtable: &mut [f32]) {
+    let _span = cpu.profile.span("embedding: backward", 0, 3 * size_of_val(dy));
     let dtable = Parts::new(dtable);
     cpu.threads.run_ranges(features, GRAIN_COLS, |cols| {
         for (row, &token) in tokens.iter().enumerate() {

@@ -107,6 +107,7 @@ pub(crate) fn forward<E: Element>(
     qk: &mut [E],
     r: &mut [f32],
 ) {
+    let _span = cpu.profile.span("rotation: forward", 0, 2 * size_of_val(qk));
     let heads = layer.heads;
     let normed = heads.query + heads.kv;
     let (qk, r) = (Parts::new(qk), Parts::new(r));
@@ -170,6 +171,7 @@ pub(crate) fn backward<E: Element>(
     dweights: [&mut [f32]; 2],
     fresh: [bool; 2],
 ) {
+    let _span = cpu.profile.span("rotation: backward", 0, 3 * size_of_val(dqk));
     let heads = layer.heads;
     let normed = heads.query + heads.kv;
     let chunks = positions.len().div_ceil(CHUNK_ROWS);

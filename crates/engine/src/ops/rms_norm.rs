@@ -19,6 +19,7 @@ pub(crate) fn forward<E: Element>(
     y: &mut [E],
     r: &mut [f32],
 ) {
+    let _span = cpu.profile.span("norm: forward", 0, size_of_val(x) + size_of_val(y));
     let features = weight.len();
     let (y, r_parts) = (Parts::new(y), Parts::new(r));
     cpu.threads.run_ranges(r_parts.len(), CHUNK_ROWS, |rows| {
@@ -69,6 +70,8 @@ pub(crate) fn backward<E: Element>(
     dweight: &mut [f32],
     fresh: bool,
 ) {
+    let bytes = size_of_val(dy) + size_of_val(x) + 2 * size_of_val(dx);
+    let _span = cpu.profile.span("norm: backward", 0, bytes);
     let features = weight.len();
     let chunks = r.len().div_ceil(CHUNK_ROWS);
     let mut partials = arena.tensor(chunks, features, Dtype::F32);

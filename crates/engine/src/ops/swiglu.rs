@@ -9,6 +9,7 @@ use crate::threads::Parts;
 
 /// `x[tokens, 2 · features]` to `y[tokens, features]`.
 pub(crate) fn forward<E: Element>(cpu: &Cpu, x: &[E], features: usize, y: &mut [E]) {
+    let _span = cpu.profile.span("swiglu: forward", 0, size_of_val(x) + size_of_val(y));
     let tokens = x.len() / (2 * features);
     let y = Parts::new(y);
     cpu.threads.run_ranges(tokens, CHUNK_ROWS, |rows| {
@@ -32,6 +33,8 @@ kernel! {
 
 /// `dx[tokens, 2 · features]` from `dy[tokens, features]` and the input.
 pub(crate) fn backward<E: Element>(cpu: &Cpu, dy: &[E], x: &[E], features: usize, dx: &mut [E]) {
+    let bytes = size_of_val(dy) + size_of_val(x) + size_of_val(dx);
+    let _span = cpu.profile.span("swiglu: backward", 0, bytes);
     let tokens = x.len() / (2 * features);
     let dx = Parts::new(dx);
     cpu.threads.run_ranges(tokens, CHUNK_ROWS, |rows| {

@@ -114,19 +114,18 @@ impl Simd for Avx2 {
         avx2!(_mm256_fmadd_ps(a, b, c))
     }
     #[inline(always)]
-    fn floor(self, a: __m256) -> __m256 {
-        avx2!(_mm256_floor_ps(a))
+    fn round(self, a: __m256) -> __m256 {
+        avx2!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
     #[inline(always)]
-    fn pow2_of_integer(self, a: __m256) -> __m256 {
+    fn scale_pow2(self, a: __m256, whole: __m256, x: __m256) -> __m256 {
         avx2!({
-            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            let lowest = _mm256_set1_ps(-126.0);
+            let whole = _mm256_max_ps(lowest, _mm256_min_ps(_mm256_set1_ps(127.0), whole));
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+            let scaled = _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)));
+            _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, lowest), scaled)
         })
-    }
-    #[inline(always)]
-    fn select_less(self, a: __m256, b: __m256, where_less: __m256, otherwise: __m256) -> __m256 {
-        avx2!(_mm256_blendv_ps(otherwise, where_less, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
     }
     #[inline(always)]
     fn sum(self, a: __m256) -> f32 {
@@ -166,6 +165,14 @@ impl Simd for Avx2 {
     unsafe fn store_at(self, v: __m256, x: *mut f32) {
         // SAFETY: the token proves the instruction, the caller that eight values are writable.
         unsafe { _mm256_storeu_ps(x, v) };
+    }
+    #[inline(always)]
+    fn first_lanes(self, a: __m256, n: usize, otherwise: __m256) -> __m256 {
+        avx2!({
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(n.min(8) as i32), lanes);
+            _mm256_blendv_ps(otherwise, a, _mm256_castsi256_ps(inside))
+        })
     }
     #[inline(always)]
     fn round_bf16(self, a: __m256) -> __m256 {

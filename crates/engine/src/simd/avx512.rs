@@ -101,16 +101,15 @@ impl Simd for Avx512 {
         avx512!(_mm512_fmadd_ps(a, b, c))
     }
     #[inline(always)]
-    fn floor(self, a: __m512) -> __m512 {
-        avx512!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(a))
+    fn round(self, a: __m512) -> __m512 {
+        avx512!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
     #[inline(always)]
-    fn pow2_of_integer(self, a: __m512) -> __m512 {
-        avx512!(_mm512_scalef_ps(_mm512_set1_ps(1.0), a))
-    }
-    #[inline(always)]
-    fn select_less(self, a: __m512, b: __m512, where_less: __m512, otherwise: __m512) -> __m512 {
-        avx512!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), otherwise, where_less))
+    fn scale_pow2(self, a: __m512, whole: __m512, x: __m512) -> __m512 {
+        avx512!({
+            let large_enough = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(-126.0));
+            _mm512_maskz_scalef_ps(large_enough, a, whole)
+        })
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
@@ -137,6 +136,10 @@ impl Simd for Avx512 {
     unsafe fn store_at(self, v: __m512, x: *mut f32) {
         // SAFETY: the token proves the instruction, the caller that sixteen values are writable.
         unsafe { _mm512_storeu_ps(x, v) };
+    }
+    #[inline(always)]
+    fn first_lanes(self, a: __m512, n: usize, otherwise: __m512) -> __m512 {
+        avx512!(_mm512_mask_blend_ps(((1_u32 << n.min(16)) - 1) as u16, otherwise, a))
     }
     #[inline(always)]
     fn round_bf16(self, a: __m512) -> __m512 {

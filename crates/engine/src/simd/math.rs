@@ -2,26 +2,21 @@
 
 use super::Simd;
 
-/// Two to the power of each lane: relative error below 2e-7, 0 below -126, NaN stays NaN.
+/// Two to the power of each lane: relative error below 2e-7 for -126 to 127, 0 below, NaN stays NaN.
 ///
-/// The whole part goes into the exponent; the rest, in [-0.5, 0.5], into a polynomial that is exact at 0
-/// (so that `exp2(0)` is 1) and close to minimax elsewhere.
+/// The nearest integer goes into the exponent; the rest, in [-0.5, 0.5], into a polynomial that is exact at 0
+/// (so that `exp2(0)` is 1) and deviates by at most 9.2e-8 elsewhere, the least that five coefficients allow.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
-    let lowest = s.splat(-126.0);
-    // The order of the operands matters: where `x` is NaN, `min` and `max` return their second one.
-    let clamped = s.max(lowest, s.min(s.splat(127.0), x));
-    let whole = s.floor(s.add(clamped, s.splat(0.5)));
-    let rest = s.sub(clamped, whole);
-    // Taylor coefficients of 2^r, ln(2)^n / n!, to the sixth: the remainder at 0.5 is 1.2e-7.
-    let mut p = s.splat(0.000_154_035_3);
-    p = s.fma(p, rest, s.splat(1.333_355_8e-3));
-    p = s.fma(p, rest, s.splat(9.618_129e-3));
-    p = s.fma(p, rest, s.splat(5.550_411e-2));
-    p = s.fma(p, rest, s.splat(2.402_265e-1));
-    p = s.fma(p, rest, s.splat(std::f32::consts::LN_2));
+    let whole = s.round(x);
+    let rest = s.sub(x, whole);
+    let mut p = s.splat(0.001_326_472_7);
+    p = s.fma(p, rest, s.splat(0.009_671_513));
+    p = s.fma(p, rest, s.splat(0.055_507_336));
+    p = s.fma(p, rest, s.splat(0.240_222_42));
+    p = s.fma(p, rest, s.splat(0.693_147));
     p = s.fma(p, rest, s.splat(1.0));
-    s.select_less(x, lowest, s.splat(0.0), s.mul(p, s.pow2_of_integer(whole)))
+    s.scale_pow2(p, whole, x)
 }
 
 /// `1 / (1 + exp(-x))` of each lane.

@@ -48,12 +48,13 @@ pub trait Simd: Copy {
     fn sqrt(self, a: Self::F) -> Self::F;
     /// `a * b + c`, rounded once where the machine can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The integer at or below each lane.
-    fn floor(self, a: Self::F) -> Self::F;
-    /// Two to the power of each lane, which holds an integer in -126..=127.
-    fn pow2_of_integer(self, a: Self::F) -> Self::F;
-    /// `where_less` in the lanes in which `a < b`, `otherwise` elsewhere.
-    fn select_less(self, a: Self::F, b: Self::F, where_less: Self::F, otherwise: Self::F) -> Self::F;
+    /// The nearest integer to each lane.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a · 2^whole` for `whole` the integer nearest to `x`; 0 where `x` is below -126, too large to be true but
+    /// positive where it is above 127.
+    fn scale_pow2(self, a: Self::F, whole: Self::F, x: Self::F) -> Self::F;
+    /// The first `n` lanes of `a`, `otherwise` in the others.
+    fn first_lanes(self, a: Self::F, n: usize, otherwise: Self::F) -> Self::F;
     /// All lanes added, in a fixed order.
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane.

@@ -65,16 +65,13 @@ impl Simd for Scalar {
         a * b + c
     }
     #[inline(always)]
-    fn floor(self, a: f32) -> f32 {
-        a.floor()
+    fn round(self, a: f32) -> f32 {
+        a.round_ties_even()
     }
     #[inline(always)]
-    fn pow2_of_integer(self, a: f32) -> f32 {
-        f32::from_bits((((a as i32) + 127) << 23) as u32)
-    }
-    #[inline(always)]
-    fn select_less(self, a: f32, b: f32, where_less: f32, otherwise: f32) -> f32 {
-        if a < b { where_less } else { otherwise }
+    fn scale_pow2(self, a: f32, whole: f32, x: f32) -> f32 {
+        let power = f32::from_bits(((whole.clamp(-126.0, 127.0) as i32 + 127) << 23) as u32);
+        if x < -126.0 { 0.0 } else { a * power }
     }
     #[inline(always)]
     fn sum(self, a: f32) -> f32 {
@@ -104,6 +101,10 @@ impl Simd for Scalar {
     unsafe fn store_at(self, v: f32, x: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { *x = v };
+    }
+    #[inline(always)]
+    fn first_lanes(self, a: f32, n: usize, otherwise: f32) -> f32 {
+        if n > 0 { a } else { otherwise }
     }
     #[inline(always)]
     fn round_bf16(self, a: f32) -> f32 {

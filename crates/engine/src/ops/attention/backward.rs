@@ -7,13 +7,14 @@
 //! fixed order.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use half::bf16;
 
 use super::{Operands, Strided};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Geometry, Layout, Left, Precision, Source, Values, left_tiling, multiply_block, pack, right_tiling,
+    Block, Geometry, Layout, Left, Precision, Source, Target, Values, left_tiling, multiply_block, pack, right_tiling,
 };
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
 use crate::tensor::AlignedVec;
@@ -24,6 +25,9 @@ pub(crate) struct Gradients<'a, E> {
     pub(crate) dqk: &'a mut [E],
     pub(crate) dqkv: &'a mut [E],
 }
+
+/// Units from one row of probabilities and score gradients to the next.
+const PITCH: usize = 128;
 
 /// Rows and columns of a block of scores: whole tiles, panels and groups.
 fn block_side(geometry: Geometry) -> usize {
@@ -80,6 +84,8 @@ pub(crate) fn backward<E: Element>(
 ) where
     for<'a> &'a [E]: Into<Values<'a>>,
 {
+    let bytes = 2 * x.bytes() + 2 * size_of_val(dout);
+    let _span = cpu.profile.span("attention: backward", 10 * x.multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
     assert_eq!(mask.queries, mask.keys, "gradients flow through whole rows, not through a cache");
     let (dqk, dqkv) = (Parts::new(gradients.dqk), Parts::new(gradients.dqkv));
@@ -217,28 +223,33 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
         let (dim, precision, format) = (x.heads.dim, x.precision, geometry.format);
         let dim_units = format.units(dim);
         let token_stride = format.units(x.mask.keys) * geometry.width;
-        scratch.scores.grow(side * side);
-        scratch.dscores.grow(side * side);
-        let by_coordinate = |a: &Packed, b: &[u32], c: &mut [f32]| {
-            let block = Block {
-                a: Left::Packed(&a.units[key / side * a.stride..], Layout::Lines),
-                rows: keys,
-                b: &b[query * dim_units..],
-                panel_stride: dim_units * geometry.width,
-                cols: queries,
-                groups: format.groups(dim),
-                geometry,
+        let strip_rows = geometry.rows;
+        scratch.scores.grow(strip_rows * side);
+        scratch.dscores.grow(strip_rows * side);
+        scratch.probabilities.grow(side * PITCH);
+        scratch.gradients.grow(side * PITCH);
+        for strip in (0..keys).step_by(strip_rows) {
+            // So few keys at a time that scores stay in the first-level cache until they are probabilities.
+            let strip = strip..(strip + strip_rows).min(keys);
+            let product = |a: &Packed, b: &[u32], c: &mut [f32]| {
+                let block = Block {
+                    a: Left::Packed(&a.units[key / side * a.stride + strip.start * dim_units..], Layout::Lines),
+                    rows: strip.len(),
+                    b: &b[query * dim_units..],
+                    panel_stride: dim_units * geometry.width,
+                    cols: queries,
+                    groups: format.groups(dim),
+                    geometry,
+                };
+                // SAFETY: the result is this thread's own, as many rows of `side`.
+                unsafe { multiply_block(cpu.isa, &block, Target::f32(c.as_mut_ptr(), side, false)) };
             };
-            // SAFETY: the result is this thread's own, `side` rows of `side`.
-            unsafe { multiply_block(cpu.isa, &block, c.as_mut_ptr(), side, false) };
-        };
-        by_coordinate(&scratch.keys, &scratch.queries_by_token, &mut scratch.scores);
-        by_coordinate(&scratch.values, &scratch.douts_by_token, &mut scratch.dscores);
-        scratch.probabilities.grow(side * side);
-        scratch.gradients.grow(side * side);
-        match precision {
-            Precision::F32 => score_gradients::<f32>(cpu, x, key, keys, query, queries, side, scratch),
-            Precision::Bf16 => score_gradients::<bf16>(cpu, x, key, keys, query, queries, side, scratch),
+            product(&scratch.keys, &scratch.queries_by_token, &mut scratch.scores);
+            product(&scratch.values, &scratch.douts_by_token, &mut scratch.dscores);
+            match precision {
+                Precision::F32 => score_gradients::<f32>(cpu, x, key, strip, query, queries, side, scratch),
+                Precision::Bf16 => score_gradients::<bf16>(cpu, x, key, strip, query, queries, side, scratch),
+            }
         }
 
         // dV += Pᵀ · dO and dK += dSᵀ · Q: the rows are keys, the reduction goes over the queries.
@@ -248,14 +259,14 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
             (&scratch.gradients, &scratch.queries_by_coordinate, &mut scratch.dk),
         ];
         for (matrix, right, gradient) in over_queries {
-            let source = Source::along_cols(values_of(matrix, precision), side);
-            let a = match source.bf16_rows(0, 0) {
-                Some((values, stride)) if geometry.loads_rows(keys, queries) => Left::Rows(values, stride),
-                _ => {
-                    let tiling = left_tiling(geometry, Layout::Lines, queries);
-                    pack(cpu.isa, &source, 0..keys, 0..queries, tiling, &mut scratch.left);
-                    Left::Packed(&scratch.left, Layout::Lines)
-                }
+            let a = if geometry.loads_rows(keys, PITCH) && queries.is_multiple_of(format.group_elements()) {
+                Left::Rows(matrix, PITCH)
+            } else {
+                let (values, pitch) = values_of(matrix, precision);
+                let tiling = left_tiling(geometry, Layout::Lines, queries);
+                let source = Source::along_cols(values, pitch);
+                pack(cpu.isa, &source, 0..keys, 0..queries, tiling, &mut scratch.left);
+                Left::Packed(&scratch.left, Layout::Lines)
             };
             let block = Block {
                 a,
@@ -268,10 +279,11 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
             };
             let target = &mut gradient[key * dim..(key + keys) * dim];
             // SAFETY: the gradient is this thread's own.
-            unsafe { multiply_block(cpu.isa, &block, target.as_mut_ptr(), dim, true) };
+            unsafe { multiply_block(cpu.isa, &block, Target::f32(target.as_mut_ptr(), dim, true)) };
         }
         // dQ += dS · K: the rows are queries, the reduction goes over the keys.
-        let source = Source::along_rows(values_of(&scratch.gradients, precision), side);
+        let (values, pitch) = values_of(&scratch.gradients, precision);
+        let source = Source::along_rows(values, pitch);
         let layout = geometry.layout_for(&source);
         let tiling = left_tiling(geometry, layout, keys);
         pack(cpu.isa, &source, 0..queries, 0..keys, tiling, &mut scratch.left);
@@ -286,42 +298,44 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
         };
         let target = &mut scratch.dq[query * dim..(query + queries) * dim];
         // SAFETY: the gradient is this thread's own.
-        unsafe { multiply_block(cpu.isa, &block, target.as_mut_ptr(), dim, true) };
+        unsafe { multiply_block(cpu.isa, &block, Target::f32(target.as_mut_ptr(), dim, true)) };
     }
 }
 
-/// The units as elements.
-fn values_of(units: &[u32], precision: Precision) -> Values<'_> {
+/// Rows [`PITCH`] units apart as elements, and the elements between them.
+fn values_of(units: &[u32], precision: Precision) -> (Values<'_>, usize) {
     match precision {
-        Precision::F32 => Values::F32(bytemuck::cast_slice(units)),
-        Precision::Bf16 => Values::Bf16(bytemuck::cast_slice(units)),
+        Precision::F32 => (Values::F32(bytemuck::cast_slice(units)), PITCH),
+        Precision::Bf16 => (Values::Bf16(bytemuck::cast_slice(units)), 2 * PITCH),
     }
 }
 
-/// Probabilities and score gradients of a block, rows keys, `side` elements apart.
+/// Probabilities and score gradients of the rows `strip` of a block; rows are keys.
 #[expect(clippy::too_many_arguments, reason = "a block of scores takes this many")]
 fn score_gradients<D: Element>(
     cpu: &Cpu,
     x: &Operands<'_>,
     key: usize,
-    keys: usize,
+    strip: Range<usize>,
     query: usize,
     queries: usize,
     side: usize,
     scratch: &mut Scratch,
 ) {
+    let pitch = PITCH * 4 / size_of::<D>();
     let probabilities: &mut [D] = bytemuck::cast_slice_mut(&mut scratch.probabilities);
     let gradients: &mut [D] = bytemuck::cast_slice_mut(&mut scratch.gradients);
-    for i in 0..keys {
+    for i in strip.clone() {
         let low = (key + i).saturating_sub(query).min(queries);
         let high = scratch.ends[key + i].saturating_sub(query).min(queries).max(low);
-        let row = i * side..i * side + queries;
-        let (p, ds) = (&mut probabilities[row.clone()], &mut gradients[row.clone()]);
+        let row = i * pitch..i * pitch + queries;
+        let (p, ds) = (&mut probabilities[row.clone()], &mut gradients[row]);
         for out in [&mut *p, &mut *ds] {
             out[..low].fill(D::ZERO);
             out[high..].fill(D::ZERO);
         }
-        let seen = row.start + low..row.start + high;
+        let row = (i - strip.start) * side;
+        let seen = row + low..row + high;
         let range = query + low..query + high;
         gradient_row(
             cpu.isa,

@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 
+use half::bf16;
+
 use super::{Operands, block_queries};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Geometry, Layout, Left, Source, left_tiling, multiply_block, pack, right_tiling,
+    Block, Format, Geometry, Layout, Left, Source, Target, Values, left_tiling, multiply_block, pack, right_tiling,
 };
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
 use crate::tensor::{AlignedVec, Arena};
@@ -13,11 +15,18 @@ use crate::threads::Parts;
 
 /// Keys of a block: whole panels and whole groups of every instruction set.
 const BLOCK_KEYS: usize = 256;
+/// Tiles of queries whose scores are turned into probabilities while they are in the first-level cache.
+const STRIP_TILES: usize = 1;
+/// Units from one row of probabilities to the next.
+const PITCH: usize = 256;
 
 #[derive(Default)]
 struct Scratch {
     queries: AlignedVec<u32>,
+    /// Rows of f32 or bf16 as wide as a block of scores is, [`PITCH`] units apart.
     probabilities: AlignedVec<u32>,
+    /// The same as a left operand, where they cannot be used as they are.
+    left: AlignedVec<u32>,
     scores: AlignedVec<f32>,
     sums: AlignedVec<f32>,
     /// Per query: the largest score so far (in units of log 2), and the sum of exponentials below it.
@@ -38,6 +47,8 @@ pub(crate) fn forward<E: Element>(
     out: &mut [E],
     log_sums: &mut [f32],
 ) {
+    let bytes = x.bytes() + size_of_val(out);
+    let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
     let geometry = Geometry::of(cpu.isa, x.precision);
     let (key_tiling, value_tiling) =
@@ -106,7 +117,7 @@ fn query_block(
     let dim_units = format.units(heads.dim);
     let packed_rows = geometry.packed_rows(rows);
     scratch.queries.grow(packed_rows * dim_units);
-    scratch.probabilities.grow(packed_rows * format.units(BLOCK_KEYS));
+    scratch.probabilities.grow(rows * PITCH);
     scratch.scores.grow(rows * BLOCK_KEYS);
     scratch.sums.grow(rows * heads.dim);
     scratch.largest.clear();
@@ -125,35 +136,53 @@ fn query_block(
         // Trimmed to whole panels and groups around the last visible key.
         let cols = (end - key).min(BLOCK_KEYS);
         let groups = format.groups(cols);
-        let scores = Block {
-            a: Left::Packed(&scratch.queries, Layout::Lines),
-            rows,
-            b: &keys[key * dim_units..],
-            panel_stride: dim_units * geometry.width,
-            cols,
-            groups: format.groups(heads.dim),
-            geometry,
-        };
-        // SAFETY: the scores are this thread's own, `rows` rows of `BLOCK_KEYS`.
-        unsafe { multiply_block(cpu.isa, &scores, scratch.scores.as_mut_ptr(), BLOCK_KEYS, false) };
-        let tiling = left_tiling(geometry, Layout::Lines, cols);
-        for (i, start) in starts.iter().enumerate() {
-            let low = (*start as usize).saturating_sub(key).min(cols);
-            let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
-            let scores = &mut scratch.scores[i * BLOCK_KEYS..][..groups * format.group_elements()];
-            let state = (scratch.largest[i], scratch.totals[i]);
-            let (largest, total, correction) =
-                softmax_row(cpu.isa, scores, low, high, x.scale_log2(), state);
-            (scratch.largest[i], scratch.totals[i]) = (largest, total);
-            if continued && correction != 1.0 {
-                let sums = &mut scratch.sums[i * heads.dim..(i + 1) * heads.dim];
-                crate::elementwise::scale(cpu.isa, correction, sums);
+        for strip in (0..rows).step_by(STRIP_TILES * geometry.rows) {
+            let strip = strip..(strip + STRIP_TILES * geometry.rows).min(rows);
+            let product = Block {
+                a: Left::Packed(&scratch.queries[strip.start * dim_units..], Layout::Lines),
+                rows: strip.len(),
+                b: &keys[key * dim_units..],
+                panel_stride: dim_units * geometry.width,
+                cols,
+                groups: format.groups(heads.dim),
+                geometry,
+            };
+            // SAFETY: the scores are this thread's own, as many rows of `BLOCK_KEYS`.
+            unsafe {
+                multiply_block(cpu.isa, &product, Target::f32(scratch.scores.as_mut_ptr(), BLOCK_KEYS, false));
+            };
+            for i in strip.clone() {
+                let low = (starts[i] as usize).saturating_sub(key).min(cols);
+                let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
+                let scores = &scratch.scores[(i - strip.start) * BLOCK_KEYS..];
+                let scores = &scores[..groups * format.group_elements()];
+                let out = &mut scratch.probabilities[i * PITCH..][..PITCH];
+                let state = (scratch.largest[i], scratch.totals[i]);
+                let softmax = if format == Format::Bf16 { softmax_row::<bf16> } else { softmax_row::<f32> };
+                let (largest, total, correction) =
+                    softmax(cpu.isa, scores, low, high, x.scale_log2(), state, out);
+                (scratch.largest[i], scratch.totals[i]) = (largest, total);
+                if continued && correction != 1.0 {
+                    let sums = &mut scratch.sums[i * heads.dim..(i + 1) * heads.dim];
+                    crate::elementwise::scale(cpu.isa, correction, sums);
+                }
             }
         }
-        let probabilities = Source::along_cols(&scratch.scores[..], BLOCK_KEYS);
-        pack(cpu.isa, &probabilities, 0..rows, 0..cols, tiling, &mut scratch.probabilities);
+        let probabilities = if geometry.loads_rows(rows, PITCH) {
+            Left::Rows(&scratch.probabilities, PITCH)
+        } else {
+            let values = match format {
+                Format::Bf16 => Values::Bf16(bytemuck::cast_slice(&scratch.probabilities)),
+                _ => Values::F32(bytemuck::cast_slice(&scratch.probabilities)),
+            };
+            let source = Source::along_cols(values, if format == Format::Bf16 { 2 * PITCH } else { PITCH });
+            let tiling = left_tiling(geometry, Layout::Lines, cols);
+            scratch.left.grow(packed_rows * format.units(BLOCK_KEYS));
+            pack(cpu.isa, &source, 0..rows, 0..cols, tiling, &mut scratch.left);
+            Left::Packed(&scratch.left, Layout::Lines)
+        };
         let product = Block {
-            a: Left::Packed(&scratch.probabilities, Layout::Lines),
+            a: probabilities,
             rows,
             b: &values[format.units(key) * geometry.width..],
             panel_stride: format.units(mask.keys) * geometry.width,
@@ -162,41 +191,61 @@ fn query_block(
             geometry,
         };
         // SAFETY: the sums are this thread's own, `rows` rows of `dim`.
-        unsafe { multiply_block(cpu.isa, &product, scratch.sums.as_mut_ptr(), heads.dim, continued) };
+        unsafe {
+            multiply_block(cpu.isa, &product, Target::f32(scratch.sums.as_mut_ptr(), heads.dim, continued));
+        };
         continued = true;
         key += BLOCK_KEYS;
     }
 }
 
 kernel! {
-    /// Turns scores `low..high` of a row into `2^(score · scale − largest)`, the others into zero. `state` is the
+    /// Writes `2^(score · scale − largest)` for scores `low..high` of a row, zero for the others. `state` is the
     /// largest scaled score and the total so far; gives both anew, and what the sums up to now must be multiplied
     /// with.
-    fn softmax_row(
-        s, scores: &mut [f32], low: usize, high: usize, scale: f32, state: (f32, f32),
+    fn softmax_row[D: Element](
+        s, scores: &[f32], low: usize, high: usize, scale: f32, state: (f32, f32), out: &mut [u32],
     ) -> (f32, f32, f32) {
         let lanes = crate::simd::lanes_of(s);
         let (before, total) = state;
-        // Whole vectors around what is seen.
-        let (first, last) = (low / lanes * lanes, high.next_multiple_of(lanes));
-        scores[..first].fill(0.0);
-        scores[last..].fill(0.0);
-        let seen = &mut scores[first..last];
-        seen[..low - first].fill(f32::NEG_INFINITY);
-        seen[high - first..].fill(f32::NEG_INFINITY);
-        let mut largest = s.splat(f32::NEG_INFINITY);
-        for chunk in seen.chunks_exact(lanes) {
+        let out: &mut [D] = &mut bytemuck::cast_slice_mut(out)[..scores.len()];
+        if low >= high {
+            out.fill(D::ZERO);
+            return (before, total, 1.0);
+        }
+        // Whole vectors around what is seen; other lanes count as scores as low as can be.
+        let (first, end) = (low / lanes * lanes, high.next_multiple_of(lanes));
+        let lowest = s.splat(f32::NEG_INFINITY);
+        let seen = |i: usize| {
+            let x = s.first_lanes(s.load(&scores[i..i + lanes]), high - i, lowest);
+            s.first_lanes(lowest, low.saturating_sub(i), x)
+        };
+        let inner = if first < low { first + lanes } else { first }..(high / lanes * lanes).max(first);
+        let mut largest = s.max(seen(first), seen(end - lanes));
+        for chunk in scores[inner.start.min(inner.end)..inner.end].chunks_exact(lanes) {
             largest = s.max(largest, s.load(chunk));
         }
         let largest = before.max(s.largest(largest) * scale);
-        // A row that sees nothing of this block, nor of an earlier one, has no largest score yet.
+        // If all scores are as low as can be, there is no difference to take.
         let shift = s.splat(if largest == f32::NEG_INFINITY { 0.0 } else { -largest });
         let scale = s.splat(scale);
         let mut sum = s.splat(0.0);
-        for chunk in seen.chunks_exact_mut(lanes) {
-            let p = exp2(s, s.fma(s.load(chunk), scale, shift));
+        out[..first].fill(D::ZERO);
+        out[end..].fill(D::ZERO);
+        let (before_inner, after_inner) = (first..inner.start.min(end), inner.end.max(inner.start).min(end)..end);
+        for range in [before_inner, after_inner] {
+            for i in range.step_by(lanes) {
+                let p = exp2(s, s.fma(seen(i), scale, shift));
+                sum = s.add(sum, p);
+                D::store(s, p, &mut out[i..i + lanes]);
+            }
+        }
+        let inner = inner.start.min(inner.end)..inner.end;
+        let vectors = scores[inner.clone()].chunks_exact(lanes);
+        for (scores, out) in vectors.zip(out[inner].chunks_exact_mut(lanes)) {
+            let p = exp2(s, s.fma(s.load(scores), scale, shift));
             sum = s.add(sum, p);
-            s.store(p, chunk);
+            D::store(s, p, out);
         }
         let correction = if before == largest { 1.0 } else { (before - largest).exp2() };
         (largest, total * correction + s.sum(sum), correction)

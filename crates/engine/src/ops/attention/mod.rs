@@ -87,6 +87,21 @@ impl Operands<'_> {
         std::f32::consts::LOG2_E * self.scale()
     }
 
+    /// Multiplications of queries with the keys that they see, in one of the products.
+    fn multiplications(&self) -> usize {
+        let mask = self.mask;
+        let last = |i: usize| mask.past() + i % mask.queries.max(1);
+        let seen = mask.starts.iter().enumerate().map(|(i, start)| last(i) + 1 - *start as usize);
+        seen.sum::<usize>() * self.heads.query * self.heads.dim
+    }
+
+    /// Bytes of queries, keys and values.
+    fn bytes(&self) -> usize {
+        let (heads, mask) = (self.heads, self.mask);
+        let element = if self.precision == Precision::F32 { 4 } else { 2 };
+        mask.rows * (mask.queries * heads.query + 2 * mask.keys * heads.kv) * heads.dim * element
+    }
+
     fn scale(&self) -> f32 {
         (self.heads.dim as f32).sqrt().recip()
     }
