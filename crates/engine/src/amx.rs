@@ -163,7 +163,10 @@ mod tiles {
                     let b = block.b.as_ptr().add(col / SIDE * block.panel_stride);
                     let (height, width) = (SIDE.min(block.rows - row), SIDE.min(block.cols - col));
                     let target = target.part(row, col);
-                    if height == SIDE && width == SIDE && let Pointer::F32(c) = target.to {
+                    if height == SIDE
+                        && width == SIDE
+                        && let Pointer::F32(c) = target.to
+                    {
                         square(a, b, block.groups, target.from, c, target.stride);
                         continue;
                     }

@@ -65,9 +65,15 @@ pub fn product(cpu: &Cpu, dtype: Dtype, product: Product, size: [usize; 3], reps
         Product::WeightGradient => {
             let mut dw = Tensor::zeros(n, k, Dtype::F32);
             time(cpu, dtype, flops, reps, || {
-                let packed =
-                    PackedMatrix::new(cpu, &mut arena, &Source::along_rows(&x, k), k, m, precision);
-                multiply(cpu, "product", &Source::along_rows(&dy, n), n, &packed, Output::Accumulate(dw.f32_mut()));
+                let packed = PackedMatrix::new(cpu, &mut arena, &Source::along_rows(&x, k), k, m, precision);
+                multiply(
+                    cpu,
+                    "product",
+                    &Source::along_rows(&dy, n),
+                    n,
+                    &packed,
+                    Output::Accumulate(dw.f32_mut()),
+                );
                 packed.give_back(&mut arena);
             })
         }
@@ -83,11 +89,8 @@ pub fn attention(cpu: &Cpu, dtype: Dtype, backward: bool, shape: [usize; 3], rep
     let mut batch = Batch::new(tokens);
     batch.push_window(&vec![0; tokens + 1]);
     let qkv = filled(tokens, heads.qkv_cols(), dtype);
-    let view = |column: usize| Strided {
-        values: (&qkv).into(),
-        stride: heads.qkv_cols(),
-        offset: column * dim,
-    };
+    let view =
+        |column: usize| Strided { values: (&qkv).into(), stride: heads.qkv_cols(), offset: column * dim };
     let operands = Operands {
         heads,
         precision: dtype.into(),

@@ -81,9 +81,8 @@ impl Target {
         for (i, row) in tile.chunks_exact_mut(width).enumerate().take(rows) {
             match self.from {
                 // SAFETY: by the caller's promise.
-                Some((from, stride)) => row[..cols].copy_from_slice(unsafe {
-                    std::slice::from_raw_parts(from.add(i * stride), cols)
-                }),
+                Some((from, stride)) => row[..cols]
+                    .copy_from_slice(unsafe { std::slice::from_raw_parts(from.add(i * stride), cols) }),
                 None => row[..cols].fill(0.0),
             }
         }

@@ -184,7 +184,7 @@ pub(crate) fn multiply(
     // As many blocks of rows as keep all threads busy; with few rows, ranges of columns share the work.
     let tiles = rows.div_ceil(geometry.rows);
     let most_tiles = blocking.rows / geometry.rows;
-    let block_rows = most_tiles.min(tiles.div_ceil(2 * cpu.threads.count())).max(1) * geometry.rows;
+    let block_rows = most_tiles.min(tiles.div_ceil(cpu.threads.count())).max(1) * geometry.rows;
     let row_blocks = rows.div_ceil(block_rows);
     // Every range of columns packs the rows again.
     let mut splits = if row_blocks.is_multiple_of(cpu.threads.count()) {
@@ -264,7 +264,8 @@ impl<'p> LeftBlock<'p> {
         let block = Block {
             a: self.left,
             rows: self.rows.len(),
-            b: &b.units.as_slice()[(panels.start * all_units + geometry.format.units(self.k.start)) * width..],
+            b: &b.units.as_slice()
+                [(panels.start * all_units + geometry.format.units(self.k.start)) * width..],
             panel_stride: width * all_units,
             cols: (panels.end * width).min(b.cols) - panels.start * width,
             groups: geometry.format.groups(self.k.len()),
@@ -334,7 +335,11 @@ impl<'a> Destination<'a> {
                 sums.grow(left.rows.len() * task_cols);
                 let kept = sums[cols.start - task_panels.start * width..].as_mut_ptr();
                 if last {
-                    Target { from: Some((kept.cast_const(), task_cols)), to: Pointer::Bf16(c.at(first)), stride }
+                    Target {
+                        from: Some((kept.cast_const(), task_cols)),
+                        to: Pointer::Bf16(c.at(first)),
+                        stride,
+                    }
                 } else {
                     Target::f32(kept, task_cols, continued)
                 }

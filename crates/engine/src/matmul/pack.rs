@@ -132,7 +132,8 @@ pub(crate) fn pack(
                 let height = if tiling.whole { tiling.height } else { valid };
                 let group_units = tiling.format.planes() * 16 * height;
                 let start = tile * tiling.stride + group * group_units;
-                let place = Place { stride, contiguous, first, valid, height, from, len, layout: tiling.layout };
+                let place =
+                    Place { stride, contiguous, first, valid, height, from, len, layout: tiling.layout };
                 let out = &mut out[start..start + group_units];
                 match (values, tiling.format) {
                     (Values::F32(x), Format::F32) => pack_f32(isa, x, place, out),
@@ -163,69 +164,82 @@ struct Place {
     layout: Layout,
 }
 
-/// What a unit holds: so many elements, and which part of them.
+/// What a unit holds.
 trait UnitOf {
+    /// Elements of a unit, and parts of an element.
     const ELEMENTS: usize;
-    /// Whether bf16 values are held as they are.
-    const IS_BF16: bool;
-    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> S::F;
-    fn line<S: Simd, E: Element>(s: S, x: &[E], line: &mut [u32]);
+    const PLANES: usize;
+    /// The parts of a unit of elements `low` and `high`; the first `PLANES` count.
+    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> [S::F; 3];
+    /// A line of elements, its planes `plane_stride` apart.
+    fn line<S: Simd, E: Element>(s: S, x: &[E], out: &mut [u32], plane_stride: usize);
 }
 
 struct Single;
-
-/// Two bf16 that are the part of a value left over by `PLANE` parts before it.
-struct Pair<const PLANE: usize>;
-
-impl<const PLANE: usize> Pair<PLANE> {
-    #[inline(always)]
-    fn part<S: Simd>(s: S, x: S::F) -> S::F {
-        let mut rest = x;
-        for _ in 0..PLANE {
-            rest = s.sub(rest, s.round_bf16(rest));
-        }
-        s.round_bf16(rest)
-    }
-}
+struct Pair;
+struct SplitPair;
 
 impl UnitOf for Single {
     const ELEMENTS: usize = 1;
-    const IS_BF16: bool = false;
+    const PLANES: usize = 1;
 
     #[inline(always)]
-    fn unit<S: Simd>(_: S, low: S::F, _: S::F) -> S::F {
-        low
+    fn unit<S: Simd>(_: S, low: S::F, _: S::F) -> [S::F; 3] {
+        [low; 3]
     }
 
     #[inline(always)]
-    fn line<S: Simd, E: Element>(s: S, x: &[E], line: &mut [u32]) {
-        let line: &mut [f32] = bytemuck::cast_slice_mut(line);
+    fn line<S: Simd, E: Element>(s: S, x: &[E], out: &mut [u32], _: usize) {
+        let line: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..16]);
         for i in (0..16).step_by(S::LANES) {
             s.store(load_upto(s, x, i), &mut line[i..i + S::LANES]);
         }
     }
 }
 
-impl<const PLANE: usize> UnitOf for Pair<PLANE> {
+impl UnitOf for Pair {
     const ELEMENTS: usize = 2;
-    const IS_BF16: bool = PLANE == 0;
+    const PLANES: usize = 1;
 
     #[inline(always)]
-    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> S::F {
-        s.pair_bf16(Self::part(s, low), Self::part(s, high))
+    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> [S::F; 3] {
+        [s.pair_bf16(s.round_bf16(low), s.round_bf16(high)); 3]
     }
 
     #[inline(always)]
-    fn line<S: Simd, E: Element>(s: S, x: &[E], line: &mut [u32]) {
+    fn line<S: Simd, E: Element>(s: S, x: &[E], out: &mut [u32], _: usize) {
         if E::DTYPE == Dtype::Bf16 && x.len() == 32 {
             let (from, to): (&[[u8; 64]], &mut [[u8; 64]]) =
-                (bytemuck::cast_slice(bytemuck::cast_slice::<E, u8>(x)), bytemuck::cast_slice_mut(line));
-            to[0] = if Self::IS_BF16 { from[0] } else { [0; 64] };
+                (bytemuck::cast_slice(bytemuck::cast_slice::<E, u8>(x)), bytemuck::cast_slice_mut(out));
+            to[0] = from[0];
             return;
         }
-        let line: &mut [bf16] = bytemuck::cast_slice_mut(line);
+        let line: &mut [bf16] = bytemuck::cast_slice_mut(&mut out[..16]);
         for i in (0..32).step_by(S::LANES) {
-            s.store_bf16(Self::part(s, load_upto(s, x, i)), &mut line[i..i + S::LANES]);
+            s.store_bf16(load_upto(s, x, i), &mut line[i..i + S::LANES]);
+        }
+    }
+}
+
+impl UnitOf for SplitPair {
+    const ELEMENTS: usize = 2;
+    const PLANES: usize = 3;
+
+    #[inline(always)]
+    fn unit<S: Simd>(s: S, low: S::F, high: S::F) -> [S::F; 3] {
+        let (low, high) = (s.split_bf16(low), s.split_bf16(high));
+        [s.pair_bf16(low[0], high[0]), s.pair_bf16(low[1], high[1]), s.pair_bf16(low[2], high[2])]
+    }
+
+    #[inline(always)]
+    fn line<S: Simd, E: Element>(s: S, x: &[E], out: &mut [u32], plane_stride: usize) {
+        for i in (0..32).step_by(2 * S::LANES) {
+            let (first, second) =
+                (s.split_bf16(load_upto(s, x, i)), s.split_bf16(load_upto(s, x, i + S::LANES)));
+            for plane in 0..3 {
+                let line: &mut [bf16] = bytemuck::cast_slice_mut(&mut out[plane * plane_stride..][..16]);
+                s.store_exact(first[plane], second[plane], &mut line[i..i + 2 * S::LANES]);
+            }
         }
     }
 }
@@ -245,102 +259,86 @@ kernel! {
 }
 
 kernel! {
-    fn pack_bf16[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, Pair<0>>(s, x, place, out); }
+    fn pack_bf16[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, Pair>(s, x, place, out); }
 }
 
 kernel! {
-    fn pack_split[E: Element](s, x: &[E], place: Place, out: &mut [u32]) {
-        let (first, rest) = out.split_at_mut(16 * place.height);
-        let (second, third) = rest.split_at_mut(16 * place.height);
-        group::<S, E, Pair<0>>(s, x, place, first);
-        group::<S, E, Pair<1>>(s, x, place, second);
-        group::<S, E, Pair<2>>(s, x, place, third);
-    }
+    fn pack_split[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, SplitPair>(s, x, place, out); }
 }
+
+/// The highest tile there is, of A or B.
+const WIDEST: usize = 32;
 
 #[inline(always)]
 fn group<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut [u32]) {
     let height = place.height;
     match (place.contiguous, place.layout) {
-        (true, Layout::Lines) => lines::<S, E, U>(s, x, place, 0..height, out),
+        (true, Layout::Lines) => lines::<S, E, U>(s, x, place, out),
         (false, Layout::Panels) => units::<S, E, U>(s, x, place, out),
         // The other way round first, then transposed.
-        (true, Layout::Panels) => {
+        (contiguous, _) => {
             assert!(height.is_multiple_of(S::LANES), "a tile of {height} rows is not transposed");
-            let mut strip = [0_u32; 16 * 16];
-            let strip = &mut strip[..16 * S::LANES];
-            for row in (0..height).step_by(S::LANES) {
-                lines::<S, E, U>(s, x, place, row..row + S::LANES, strip);
-                for unit in (0..16).step_by(S::LANES) {
-                    let last = S::LANES - 1;
-                    let from = &strip[unit..last * 16 + unit + S::LANES];
-                    let to = &mut out[unit * height + row..(unit + last) * height + row + S::LANES];
-                    // SAFETY: the slices hold the last row of each block.
-                    unsafe { s.transpose_units(from.as_ptr(), 16, to.as_mut_ptr(), height) };
-                }
+            let mut other = [0_u32; 3 * 16 * WIDEST];
+            let other = &mut other[..U::PLANES * 16 * height];
+            if contiguous {
+                lines::<S, E, U>(s, x, place, other);
+            } else {
+                units::<S, E, U>(s, x, place, other);
             }
-        }
-        (false, Layout::Lines) => {
-            assert!(height.is_multiple_of(S::LANES), "a tile of {height} rows is not transposed");
-            let mut panel = [0_u32; 16 * WIDEST];
-            let panel = &mut panel[..16 * height];
-            units::<S, E, U>(s, x, place, panel);
-            for row in (0..height).step_by(S::LANES) {
-                for unit in (0..16).step_by(S::LANES) {
-                    let last = S::LANES - 1;
-                    let from = &panel[unit * height + row..(unit + last) * height + row + S::LANES];
-                    let to = &mut out[row * 16 + unit..(row + last) * 16 + unit + S::LANES];
-                    // SAFETY: as above.
-                    unsafe { s.transpose_units(from.as_ptr(), height, to.as_mut_ptr(), 16) };
+            let (rows, cols) = if contiguous { (height, 16) } else { (16, height) };
+            let last = S::LANES - 1;
+            for (from, to) in other.chunks_exact(16 * height).zip(out.chunks_exact_mut(16 * height)) {
+                for row in (0..rows).step_by(S::LANES) {
+                    for col in (0..cols).step_by(S::LANES) {
+                        let from = &from[row * cols + col..(row + last) * cols + col + S::LANES];
+                        let to = &mut to[col * rows + row..(col + last) * rows + row + S::LANES];
+                        // SAFETY: the slices hold the last row of each block.
+                        unsafe { s.transpose_units(from.as_ptr(), cols, to.as_mut_ptr(), rows) };
+                    }
                 }
             }
         }
     }
 }
 
-/// Lines of `rows` of the tile, from a reduction that is contiguous in memory.
+/// Lines of the tile, from a reduction that is contiguous in memory.
 #[inline(always)]
-fn lines<S: Simd, E: Element, U: UnitOf>(
-    s: S,
-    x: &[E],
-    place: Place,
-    rows: Range<usize>,
-    out: &mut [u32],
-) {
-    for (row, line) in rows.zip(out.chunks_exact_mut(16)) {
-        if row < place.valid {
-            let start = (place.first + row) * place.stride + place.from;
-            U::line(s, &x[start..start + place.len], line);
-        } else {
-            line.fill(0);
-        }
+fn lines<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut [u32]) {
+    let plane_stride = 16 * place.height;
+    for row in 0..place.valid {
+        let start = (place.first + row) * place.stride + place.from;
+        U::line(s, &x[start..start + place.len], &mut out[16 * row..], plane_stride);
+    }
+    for plane in out.chunks_exact_mut(plane_stride) {
+        plane[16 * place.valid..].fill(0);
     }
 }
 
-/// `[unit][row]`, from a reduction along the rows in memory.
+/// `[plane][unit][row]`, from a reduction along the rows in memory.
 #[inline(always)]
 fn units<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut [u32]) {
-    let height = place.height;
-    let pairs_of_bf16 = U::IS_BF16 && E::DTYPE == Dtype::Bf16 && place.valid == 2 * S::LANES;
-    for (unit, out) in out.chunks_exact_mut(height).enumerate() {
+    let (height, plane_stride) = (place.height, 16 * place.height);
+    let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+    let bf16_pairs =
+        U::ELEMENTS == 2 && U::PLANES == 1 && E::DTYPE == Dtype::Bf16 && place.valid == 2 * S::LANES;
+    for unit in 0..16 {
         // Elements of the reduction beyond the end are zero.
         let element = |j: usize| -> &[E] {
             let k = unit * U::ELEMENTS + j;
             let start = (place.from + k) * place.stride + place.first;
-            if k < place.len { &x[start..start + place.valid] } else { &[] }
+            if k < place.len && place.valid > 0 { &x[start..start + place.valid] } else { &[] }
         };
         let (low, high) = (element(0), if U::ELEMENTS == 2 { element(1) } else { &[] });
-        let out: &mut [f32] = bytemuck::cast_slice_mut(out);
-        if pairs_of_bf16 && !high.is_empty() {
-            s.pair_rows(bytemuck::cast_slice(low), bytemuck::cast_slice(high), out);
+        if bf16_pairs && !high.is_empty() {
+            s.pair_rows(bytemuck::cast_slice(low), bytemuck::cast_slice(high), &mut out[unit * height..]);
             continue;
         }
         for i in (0..height).step_by(S::LANES) {
-            let value = U::unit(s, load_upto(s, low, i), load_upto(s, high, i));
-            simd::store(s, value, out, i, S::LANES.min(height - i));
+            let parts = U::unit(s, load_upto(s, low, i), load_upto(s, high, i));
+            for (plane, part) in parts.into_iter().enumerate().take(U::PLANES) {
+                let row = &mut out[plane * plane_stride + unit * height..][..height];
+                simd::store(s, part, row, i, S::LANES.min(height - i));
+            }
         }
     }
 }
-
-/// The highest tile there is, of A or B.
-const WIDEST: usize = 32;

@@ -126,3 +126,27 @@ fn neither_threads_nor_other_rows_change_a_bit() {
         }
     }
 }
+
+#[test]
+fn subnormal_values_change_nothing_beside_them() {
+    let (m, n, k) = (3, 5, 40);
+    let b = random(n * k, 9);
+    for isa in Isa::available() {
+        let cpu = Cpu::with(isa, 1);
+        let mut arena = Arena::default();
+        let b = Source::along_cols(&b[..], k);
+        let packed = PackedMatrix::new(&cpu, &mut arena, &b, n, k, Precision::F32);
+        let product = |small: u32| {
+            let a: Vec<f32> =
+                (0..(m * k) as u32).map(|i| if i % 3 == 0 { 1.0 } else { f32::from_bits(small) }).collect();
+            let mut c = vec![f32::NAN; m * n];
+            let a = Source::along_cols(&a[..], k);
+            multiply(&cpu, "", &a, m, &packed, Output::F32(&mut c));
+            c
+        };
+        let without = product(0);
+        for (c, want) in product(0x0000_4123).iter().zip(without) {
+            assert!((c - want).abs() < 1e-30, "{isa}: {c} not {want}");
+        }
+    }
+}

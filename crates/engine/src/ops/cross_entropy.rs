@@ -110,7 +110,14 @@ pub(crate) fn cross_entropy(
                     Dtype::F32 => Output::F32(&mut backward.dhidden.as_mut_slice()[features_range]),
                     Dtype::Bf16 => Output::Bf16(&mut backward.dhidden.as_mut_slice()[features_range]),
                 };
-                multiply(cpu, "head: input gradient", &Source::along_cols(d, vocab), rows, packed_back, output);
+                multiply(
+                    cpu,
+                    "head: input gradient",
+                    &Source::along_cols(d, vocab),
+                    rows,
+                    packed_back,
+                    output,
+                );
                 let packed_x = PackedMatrix::new(
                     cpu,
                     arena,
@@ -124,7 +131,14 @@ pub(crate) fn cross_entropy(
                 } else {
                     Output::Accumulate(backward.dhead)
                 };
-                multiply(cpu, "head: weight gradient", &Source::along_rows(d, vocab), vocab, &packed_x, output);
+                multiply(
+                    cpu,
+                    "head: weight gradient",
+                    &Source::along_rows(d, vocab),
+                    vocab,
+                    &packed_x,
+                    output,
+                );
                 packed_x.give_back(arena);
                 backward.fresh = false;
             }

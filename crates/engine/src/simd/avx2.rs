@@ -207,7 +207,10 @@ impl Simd for Avx2 {
                 x[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
             }
             for i in 0..4 {
-                _mm256_storeu_ps(to.add(i * to_stride).cast(), _mm256_permute2f128_ps::<0x20>(x[i], x[i + 4]));
+                _mm256_storeu_ps(
+                    to.add(i * to_stride).cast(),
+                    _mm256_permute2f128_ps::<0x20>(x[i], x[i + 4]),
+                );
                 let high = _mm256_permute2f128_ps::<0x31>(x[i], x[i + 4]);
                 _mm256_storeu_ps(to.add((i + 4) * to_stride).cast(), high);
             }

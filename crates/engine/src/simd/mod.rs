@@ -77,6 +77,20 @@ pub trait Simd: Copy {
 
     /// Each lane rounded to the nearest bf16, its lower 16 bits zero.
     fn round_bf16(self, a: Self::F) -> Self::F;
+    /// Three bf16 values each whose sum is the lane, the largest first.
+    #[inline(always)]
+    fn split_bf16(self, a: Self::F) -> [Self::F; 3] {
+        let first = self.round_bf16(a);
+        let rest = self.sub(a, first);
+        let second = self.round_bf16(rest);
+        [first, second, self.round_bf16(self.sub(rest, second))]
+    }
+    /// Stores `2 * LANES` values that are bf16 values already.
+    #[inline(always)]
+    fn store_exact(self, a: Self::F, b: Self::F, x: &mut [bf16]) {
+        self.store_bf16(a, &mut x[..Self::LANES]);
+        self.store_bf16(b, &mut x[Self::LANES..]);
+    }
     /// Units of two bf16 each: `low` in the lower half, `high` in the upper. Both hold bf16 values.
     fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::F;
     /// The first `2 * LANES` values of two rows, paired: `to[i]` holds `low[i]` below `high[i]`.

@@ -14,7 +14,8 @@ use half::bf16;
 use super::{Operands, Strided};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Geometry, Layout, Left, Precision, Source, Target, Values, left_tiling, multiply_block, pack, right_tiling,
+    Block, Geometry, Layout, Left, Precision, Source, Target, Values, left_tiling, multiply_block, pack,
+    right_tiling,
 };
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
 use crate::tensor::AlignedVec;
@@ -233,7 +234,10 @@ fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratc
             let strip = strip..(strip + strip_rows).min(keys);
             let product = |a: &Packed, b: &[u32], c: &mut [f32]| {
                 let block = Block {
-                    a: Left::Packed(&a.units[key / side * a.stride + strip.start * dim_units..], Layout::Lines),
+                    a: Left::Packed(
+                        &a.units[key / side * a.stride + strip.start * dim_units..],
+                        Layout::Lines,
+                    ),
                     rows: strip.len(),
                     b: &b[query * dim_units..],
                     panel_stride: dim_units * geometry.width,

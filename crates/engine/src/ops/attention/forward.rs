@@ -7,9 +7,10 @@ use half::bf16;
 use super::{Operands, block_queries};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Format, Geometry, Layout, Left, Source, Target, Values, left_tiling, multiply_block, pack, right_tiling,
+    Block, Format, Geometry, Layout, Left, Source, Target, Values, left_tiling, multiply_block, pack,
+    right_tiling,
 };
-use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
+use crate::simd::{Element, Simd, exp2, for_lanes, kernel, load, store};
 use crate::tensor::{AlignedVec, Arena};
 use crate::threads::Parts;
 
@@ -51,8 +52,7 @@ pub(crate) fn forward<E: Element>(
     let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
     let geometry = Geometry::of(cpu.isa, x.precision);
-    let (key_tiling, value_tiling) =
-        (right_tiling(geometry, heads.dim), right_tiling(geometry, mask.keys));
+    let (key_tiling, value_tiling) = (right_tiling(geometry, heads.dim), right_tiling(geometry, mask.keys));
     let key_len = mask.keys.div_ceil(geometry.width) * key_tiling.stride;
     let value_len = heads.dim.div_ceil(geometry.width) * value_tiling.stride;
 
@@ -149,7 +149,11 @@ fn query_block(
             };
             // SAFETY: the scores are this thread's own, as many rows of `BLOCK_KEYS`.
             unsafe {
-                multiply_block(cpu.isa, &product, Target::f32(scratch.scores.as_mut_ptr(), BLOCK_KEYS, false));
+                multiply_block(
+                    cpu.isa,
+                    &product,
+                    Target::f32(scratch.scores.as_mut_ptr(), BLOCK_KEYS, false),
+                );
             };
             for i in strip.clone() {
                 let low = (starts[i] as usize).saturating_sub(key).min(cols);
@@ -199,6 +203,15 @@ fn query_block(
     }
 }
 
+/// The vector of scores at `i`, those outside `low..high` as low as can be. A function and no closure: a closure
+/// is not compiled for the instruction set of the kernel around it.
+#[inline(always)]
+fn seen<S: Simd>(s: S, scores: &[f32], i: usize, low: usize, high: usize) -> S::F {
+    let lowest = s.splat(f32::NEG_INFINITY);
+    let x = s.first_lanes(s.load(&scores[i..i + S::LANES]), high - i, lowest);
+    s.first_lanes(lowest, low.saturating_sub(i), x)
+}
+
 kernel! {
     /// Writes `2^(score · scale − largest)` for scores `low..high` of a row, zero for the others. `state` is the
     /// largest scaled score and the total so far; gives both anew, and what the sums up to now must be multiplied
@@ -215,13 +228,8 @@ kernel! {
         }
         // Whole vectors around what is seen; other lanes count as scores as low as can be.
         let (first, end) = (low / lanes * lanes, high.next_multiple_of(lanes));
-        let lowest = s.splat(f32::NEG_INFINITY);
-        let seen = |i: usize| {
-            let x = s.first_lanes(s.load(&scores[i..i + lanes]), high - i, lowest);
-            s.first_lanes(lowest, low.saturating_sub(i), x)
-        };
         let inner = if first < low { first + lanes } else { first }..(high / lanes * lanes).max(first);
-        let mut largest = s.max(seen(first), seen(end - lanes));
+        let mut largest = s.max(seen(s, scores, first, low, high), seen(s, scores, end - lanes, low, high));
         for chunk in scores[inner.start.min(inner.end)..inner.end].chunks_exact(lanes) {
             largest = s.max(largest, s.load(chunk));
         }
@@ -235,7 +243,7 @@ kernel! {
         let (before_inner, after_inner) = (first..inner.start.min(end), inner.end.max(inner.start).min(end)..end);
         for range in [before_inner, after_inner] {
             for i in range.step_by(lanes) {
-                let p = exp2(s, s.fma(seen(i), scale, shift));
+                let p = exp2(s, s.fma(seen(s, scores, i, low, high), scale, shift));
                 sum = s.add(sum, p);
                 D::store(s, p, &mut out[i..i + lanes]);
             }
