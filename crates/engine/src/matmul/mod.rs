@@ -181,17 +181,13 @@ pub(crate) fn multiply(
     let blocking = Blocking::of(geometry);
     let reduction_units = geometry.format.units(b.k.min(blocking.reduction));
     let block_panels = (blocking.b_bytes / (reduction_units * geometry.width * 4).max(1)).clamp(1, panels);
-    // As many blocks of rows as keep all threads busy; with few rows, ranges of columns share the work.
-    let tiles = rows.div_ceil(geometry.rows);
-    let most_tiles = blocking.rows / geometry.rows;
-    let block_rows = most_tiles.min(tiles.div_ceil(cpu.threads.count())).max(1) * geometry.rows;
+    // As few blocks of rows as all threads share evenly: each goes over all of B. Where there are too few rows for
+    // that, ranges of columns share the work, though every range packs the rows again.
+    let (tiles, threads) = (rows.div_ceil(geometry.rows), cpu.threads.count());
+    let least_blocks = tiles.div_ceil((blocking.rows / geometry.rows).max(1));
+    let block_rows = tiles.div_ceil(least_blocks.next_multiple_of(threads)) * geometry.rows;
     let row_blocks = rows.div_ceil(block_rows);
-    // Every range of columns packs the rows again.
-    let mut splits = if row_blocks.is_multiple_of(cpu.threads.count()) {
-        1
-    } else {
-        (4 * cpu.threads.count()).div_ceil(row_blocks)
-    };
+    let mut splits = if row_blocks.is_multiple_of(threads) { 1 } else { (4 * threads).div_ceil(row_blocks) };
     if matches!(c, Destination::Bf16(_)) && b.k > blocking.reduction {
         splits = splits.max((block_rows * b.cols * 4).div_ceil(SUMS_BYTES));
     }

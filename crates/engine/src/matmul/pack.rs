@@ -120,6 +120,8 @@ pub(crate) fn pack(
     // Sources whose reduction goes along the rows are read row by row across all tiles; the others tile by tile.
     let (groups, together) = (tiling.format.groups(k.len()), if contiguous { 1 } else { usize::MAX });
     let tiles = outer.len().div_ceil(tiling.height);
+    // A group the other way round, before it is transposed.
+    let mut other = [0; 3 * 16 * WIDEST];
     let mut first_tile = 0;
     while first_tile < tiles {
         let last_tile = first_tile.saturating_add(together).min(tiles);
@@ -136,12 +138,12 @@ pub(crate) fn pack(
                     Place { stride, contiguous, first, valid, height, from, len, layout: tiling.layout };
                 let out = &mut out[start..start + group_units];
                 match (values, tiling.format) {
-                    (Values::F32(x), Format::F32) => pack_f32(isa, x, place, out),
-                    (Values::Bf16(x), Format::F32) => pack_f32(isa, x, place, out),
-                    (Values::F32(x), Format::Bf16) => pack_bf16(isa, x, place, out),
-                    (Values::Bf16(x), Format::Bf16) => pack_bf16(isa, x, place, out),
-                    (Values::F32(x), Format::Split) => pack_split(isa, x, place, out),
-                    (Values::Bf16(x), Format::Split) => pack_split(isa, x, place, out),
+                    (Values::F32(x), Format::F32) => pack_f32(isa, x, place, &mut other, out),
+                    (Values::Bf16(x), Format::F32) => pack_f32(isa, x, place, &mut other, out),
+                    (Values::F32(x), Format::Bf16) => pack_bf16(isa, x, place, &mut other, out),
+                    (Values::Bf16(x), Format::Bf16) => pack_bf16(isa, x, place, &mut other, out),
+                    (Values::F32(x), Format::Split) => pack_split(isa, x, place, &mut other, out),
+                    (Values::Bf16(x), Format::Split) => pack_split(isa, x, place, &mut other, out),
                 }
             }
         }
@@ -255,22 +257,22 @@ fn load_upto<S: Simd, E: Element>(s: S, x: &[E], i: usize) -> S::F {
 }
 
 kernel! {
-    fn pack_f32[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, Single>(s, x, place, out); }
+    fn pack_f32[E: Element](s, x: &[E], place: Place, other: &mut [u32], out: &mut [u32]) { group::<S, E, Single>(s, x, place, other, out); }
 }
 
 kernel! {
-    fn pack_bf16[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, Pair>(s, x, place, out); }
+    fn pack_bf16[E: Element](s, x: &[E], place: Place, other: &mut [u32], out: &mut [u32]) { group::<S, E, Pair>(s, x, place, other, out); }
 }
 
 kernel! {
-    fn pack_split[E: Element](s, x: &[E], place: Place, out: &mut [u32]) { group::<S, E, SplitPair>(s, x, place, out); }
+    fn pack_split[E: Element](s, x: &[E], place: Place, other: &mut [u32], out: &mut [u32]) { group::<S, E, SplitPair>(s, x, place, other, out); }
 }
 
 /// The highest tile there is, of A or B.
 const WIDEST: usize = 32;
 
 #[inline(always)]
-fn group<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut [u32]) {
+fn group<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, other: &mut [u32], out: &mut [u32]) {
     let height = place.height;
     match (place.contiguous, place.layout) {
         (true, Layout::Lines) => lines::<S, E, U>(s, x, place, out),
@@ -278,7 +280,6 @@ fn group<S: Simd, E: Element, U: UnitOf>(s: S, x: &[E], place: Place, out: &mut 
         // The other way round first, then transposed.
         (contiguous, _) => {
             assert!(height.is_multiple_of(S::LANES), "a tile of {height} rows is not transposed");
-            let mut other = [0_u32; 3 * 16 * WIDEST];
             let other = &mut other[..U::PLANES * 16 * height];
             if contiguous {
                 lines::<S, E, U>(s, x, place, other);

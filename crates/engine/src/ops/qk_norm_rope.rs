@@ -121,38 +121,30 @@ pub(crate) fn forward<E: Element>(
                 )
             };
             let from = &qkv[row * heads.qkv_cols()..][..heads.qk_cols()];
-            let (cos, sin) = layer.rope.at(positions[row]);
-            for (head, r) in r.iter_mut().enumerate() {
-                let range = head * heads.dim..(head + 1) * heads.dim;
-                *r = forward_head(
-                    cpu.isa,
-                    &from[range.clone()],
-                    layer.weight(head),
-                    layer.eps,
-                    cos,
-                    sin,
-                    &mut qk[range],
-                );
-            }
+            forward_row(cpu.isa, from, layer, layer.rope.at(positions[row]), qk, r);
         }
     });
 }
 
 kernel! {
-    fn forward_head[E: Element](
-        s, x: &[E], weight: &[f32], eps: f32, cos: &[f32], sin: &[f32], y: &mut [E],
-    ) -> f32 {
-        let r = reciprocal_rms(s, x, eps);
-        let factor = s.splat(r);
+    fn forward_row[E: Element](
+        s, x: &[E], layer: &Layer<'_>, turn: (&[f32], &[f32]), y: &mut [E], r: &mut [f32],
+    ) {
+        let ((cos, sin), dim) = (turn, layer.heads.dim);
         let half = cos.len();
-        for_lanes!(s, half, |i, n| {
-            let first = s.mul(s.mul(load(s, x, i, n), factor), load(s, weight, i, n));
-            let second = s.mul(s.mul(load(s, x, half + i, n), factor), load(s, weight, half + i, n));
-            let (cos, sin) = (load(s, cos, i, n), load(s, sin, i, n));
-            store(s, s.sub(s.mul(first, cos), s.mul(second, sin)), y, i, n);
-            store(s, s.add(s.mul(second, cos), s.mul(first, sin)), y, half + i, n);
-        });
-        r
+        for (head, r) in r.iter_mut().enumerate() {
+            let (x, y) = (&x[head * dim..(head + 1) * dim], &mut y[head * dim..(head + 1) * dim]);
+            let weight = layer.weight(head);
+            *r = reciprocal_rms(s, x, layer.eps);
+            let factor = s.splat(*r);
+            for_lanes!(s, half, |i, n| {
+                let first = s.mul(s.mul(load(s, x, i, n), factor), load(s, weight, i, n));
+                let second = s.mul(s.mul(load(s, x, half + i, n), factor), load(s, weight, half + i, n));
+                let (cos, sin) = (load(s, cos, i, n), load(s, sin, i, n));
+                store(s, s.sub(s.mul(first, cos), s.mul(second, sin)), y, i, n);
+                store(s, s.add(s.mul(second, cos), s.mul(first, sin)), y, half + i, n);
+            });
+        }
     }
 }
 
@@ -185,22 +177,17 @@ pub(crate) fn backward<E: Element>(
             let chunk = rows.start / CHUNK_ROWS;
             let range = chunk * heads.dim..(chunk + 1) * heads.dim;
             // SAFETY: every chunk has partial sums of its own.
-            let dw = unsafe { [q_partials.part(range.clone()), k_partials.part(range)] };
+            let mut dw = unsafe { [q_partials.part(range.clone()), k_partials.part(range)] };
             dw[0].fill(0.0);
             dw[1].fill(0.0);
             for row in rows {
                 let start = row * heads.qkv_cols();
-                let (cos, sin) = layer.rope.at(positions[row]);
                 // SAFETY: every row is written by one task.
                 let dx = unsafe { dqkv.part(start..start + heads.qk_cols()) };
-                for head in 0..normed {
-                    let range = head * heads.dim..(head + 1) * heads.dim;
-                    let dy = &dqk[row * heads.qk_cols()..][range.clone()];
-                    let x = &qkv[start..][range.clone()];
-                    let dw = &mut *dw[usize::from(head >= heads.query)];
-                    let r = r[row * normed + head];
-                    backward_head(cpu.isa, dy, x, layer.weight(head), r, cos, sin, &mut dx[range], dw);
-                }
+                let dy = &dqk[row * heads.qk_cols()..][..heads.qk_cols()];
+                let x = &qkv[start..][..heads.qk_cols()];
+                let r = &r[row * normed..(row + 1) * normed];
+                backward_row(cpu.isa, dy, x, layer, r, layer.rope.at(positions[row]), dx, &mut dw);
             }
         });
     }
@@ -211,30 +198,38 @@ pub(crate) fn backward<E: Element>(
 }
 
 kernel! {
-    fn backward_head[E: Element](
-        s, dy: &[E], x: &[E], weight: &[f32], r: f32, cos: &[f32], sin: &[f32], dx: &mut [E], dweight: &mut [f32],
+    fn backward_row[E: Element](
+        s, dy: &[E], x: &[E], layer: &Layer<'_>, r: &[f32], turn: (&[f32], &[f32]), dx: &mut [E],
+        dweights: &mut [&mut [f32]; 2],
     ) {
+        let ((cos, sin), dim) = (turn, layer.heads.dim);
         let half = cos.len();
         // The gradient before the rotation: turned back by the same angle.
         let mut turned = [0.0_f32; MAX_HEAD_DIM];
-        let mut dot = s.splat(0.0);
-        for_lanes!(s, half, |i, n| {
-            let (first, second) = (load(s, dy, i, n), load(s, dy, half + i, n));
-            let (cos, sin) = (load(s, cos, i, n), load(s, sin, i, n));
-            let first_back = s.add(s.mul(first, cos), s.mul(second, sin));
-            let second_back = s.sub(s.mul(second, cos), s.mul(first, sin));
-            store(s, first_back, &mut turned, i, n);
-            store(s, second_back, &mut turned, half + i, n);
-            dot = s.fma(s.mul(first_back, load(s, weight, i, n)), load(s, x, i, n), dot);
-            dot = s.fma(s.mul(second_back, load(s, weight, half + i, n)), load(s, x, half + i, n), dot);
-        });
-        let pull = s.splat(-(s.sum(dot) / x.len() as f32) * r * r * r);
-        let factor = s.splat(r);
-        for_lanes!(s, x.len(), |i, n| {
-            let (x, dy) = (load(s, x, i, n), load(s, &turned[..], i, n));
-            let g = s.mul(s.mul(dy, load(s, weight, i, n)), factor);
-            store(s, s.fma(x, pull, g), dx, i, n);
-            store(s, s.fma(dy, s.mul(x, factor), load(s, dweight, i, n)), dweight, i, n);
-        });
+        let turned = &mut turned[..dim];
+        for (head, &r) in r.iter().enumerate() {
+            let range = head * dim..(head + 1) * dim;
+            let (dy, x, dx) = (&dy[range.clone()], &x[range.clone()], &mut dx[range]);
+            let (weight, dweight) = (layer.weight(head), &mut *dweights[usize::from(head >= layer.heads.query)]);
+            let mut dot = s.splat(0.0);
+            for_lanes!(s, half, |i, n| {
+                let (first, second) = (load(s, dy, i, n), load(s, dy, half + i, n));
+                let (cos, sin) = (load(s, cos, i, n), load(s, sin, i, n));
+                let first_back = s.add(s.mul(first, cos), s.mul(second, sin));
+                let second_back = s.sub(s.mul(second, cos), s.mul(first, sin));
+                store(s, first_back, turned, i, n);
+                store(s, second_back, turned, half + i, n);
+                dot = s.fma(s.mul(first_back, load(s, weight, i, n)), load(s, x, i, n), dot);
+                dot = s.fma(s.mul(second_back, load(s, weight, half + i, n)), load(s, x, half + i, n), dot);
+            });
+            let pull = s.splat(-(s.sum(dot) / x.len() as f32) * r * r * r);
+            let factor = s.splat(r);
+            for_lanes!(s, dim, |i, n| {
+                let (x, dy) = (load(s, x, i, n), load(s, turned, i, n));
+                let g = s.mul(s.mul(dy, load(s, weight, i, n)), factor);
+                store(s, s.fma(x, pull, g), dx, i, n);
+                store(s, s.fma(dy, s.mul(x, factor), load(s, dweight, i, n)), dweight, i, n);
+            });
+        }
     }
 }
