@@ -50,14 +50,18 @@ pub struct LossGradient<'g> {
     pub grad_scale: f32,
 }
 
+/// Operators that are run again on the way back; see [`Tape::segment`].
+type Segment<'a> = Box<dyn Fn(&mut Tape<'a>, Var) -> Var + 'a>;
+
 /// One operator that was called, with what its way back reads.
-enum Node {
+enum Node<'a> {
     Embedding { table: ParameterId, y: Var },
     RmsNorm { x: Var, weight: ParameterId, r: Tensor, y: Var },
     Linear { x: Var, weight: ParameterId, y: Var },
     LinearAdd { x: Var, weight: ParameterId, residual: Var, y: Var },
     Attention { qkv: Var, layer: AttentionLayer, qk: Tensor, r: Tensor, log_sums: Tensor, y: Var },
     SwiGlu { x: Var, y: Var },
+    Segment { x: Var, run: Segment<'a>, y: Var },
 }
 
 /// One forward pass over one batch, and the way back.
@@ -68,10 +72,14 @@ pub struct Tape<'a> {
     batch: &'a Batch,
     dtype: Dtype,
     recording: bool,
+    /// Whether segments are run again on the way back.
+    recompute: bool,
+    /// Whether a segment is run that will be run again.
+    in_segment: bool,
     packed: Option<&'a PackedParameters>,
     values: Vec<Option<Tensor>>,
     gradients: Vec<Option<Tensor>>,
-    nodes: Vec<Node>,
+    nodes: Vec<Node<'a>>,
 }
 
 impl std::fmt::Debug for Tape<'_> {
@@ -130,6 +138,8 @@ impl<'a> Tape<'a> {
             batch,
             dtype,
             recording: false,
+            recompute: false,
+            in_segment: false,
             packed: None,
             values,
             gradients,
@@ -142,6 +152,33 @@ impl<'a> Tape<'a> {
     pub fn with_packed(mut self, packed: &'a PackedParameters) -> Self {
         self.packed = Some(packed);
         self
+    }
+
+    /// Keeps nothing of a segment but what enters it, and runs it again on the way back: the same bits for less
+    /// memory, at the cost of a second way forward.
+    #[must_use]
+    pub fn recomputing(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// A part of the model, a layer for instance, from one result to another. It may use parameters, but no other
+    /// results.
+    pub fn segment(&mut self, x: Var, run: impl Fn(&mut Tape<'a>, Var) -> Var + 'a) -> Var {
+        if !(self.recording && self.recompute) {
+            return run(self, x);
+        }
+        let first = self.values.len();
+        self.in_segment = true;
+        let y = run(self, x);
+        self.in_segment = false;
+        for i in (first..self.values.len()).filter(|i| *i != y.0) {
+            if let Some(tensor) = self.values[i].take() {
+                self.arena.give_back(tensor);
+            }
+        }
+        self.nodes.push(Node::Segment { x, run: Box::new(run), y });
+        y
     }
 
     /// The value of a result that is still kept.
@@ -174,7 +211,7 @@ impl<'a> Tape<'a> {
             rms_norm::forward::<E>(self.cpu, self.value(x).f32(), weight_values, eps, y.as_mut_slice(), r.f32_mut());
         });
         let y = self.push(y);
-        if self.recording {
+        if self.records() {
             self.nodes.push(Node::RmsNorm { x, weight, r, y });
         } else {
             self.arena.give_back(r);
@@ -236,7 +273,7 @@ impl<'a> Tape<'a> {
         });
         self.values[qkv.0] = Some(qkv_values);
         let y = self.push(y);
-        if self.recording {
+        if self.records() {
             self.nodes.push(Node::Attention { qkv, layer: layer.clone(), qk, r, log_sums, y });
         } else {
             for tensor in [qk, r, log_sums] {
@@ -322,6 +359,11 @@ impl<'a> Tape<'a> {
     pub fn backward(mut self, gradients: &mut Gradients) {
         while let Some(node) = self.nodes.pop() {
             let y = match node {
+                Node::Segment { x, run, y } => {
+                    let again = run(&mut self, x);
+                    self.gradients[again.0] = self.gradients[y.0].take();
+                    y
+                }
                 Node::Embedding { table, y } => {
                     let dy = self.take_gradient(y);
                     let (dtable, fresh) = gradients.accumulate(table);
@@ -424,10 +466,15 @@ impl<'a> Tape<'a> {
         Var(self.values.len() - 1)
     }
 
-    fn record(&mut self, node: impl FnOnce() -> Node) {
-        if self.recording {
+    fn record(&mut self, node: impl FnOnce() -> Node<'a>) {
+        if self.records() {
             self.nodes.push(node());
         }
+    }
+
+    /// Whether operators are remembered as they are called.
+    fn records(&self) -> bool {
+        self.recording && !self.in_segment
     }
 
     fn shape(&self, var: Var) -> (usize, usize) {

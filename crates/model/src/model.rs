@@ -125,21 +125,29 @@ impl Model {
     /// # Panics
     /// If the tape was made for other parameters, a token is outside the vocabulary, or a position outside
     /// the context.
-    pub fn forward(&self, tape: &mut Tape<'_>, mut cache: Option<&mut KvCache>) -> Var {
+    pub fn forward<'a>(&'a self, tape: &mut Tape<'a>, mut cache: Option<&mut KvCache>) -> Var {
         let mut x = tape.embedding(self.embedding);
         for (i, layer) in self.layers.iter().enumerate() {
-            let normed = tape.rms_norm(x, layer.attn_norm, RMS_NORM_EPS);
-            let qkv = tape.linear(normed, layer.qkv_proj);
-            let heads =
-                tape.attention(qkv, &layer.attention, cache.as_mut().map(|cache| &mut cache.layers[i]));
-            x = tape.linear_add(heads, layer.out_proj, x);
-            let normed = tape.rms_norm(x, layer.ffn_norm, RMS_NORM_EPS);
-            let gated = tape.linear(normed, layer.proj_1);
-            let hidden = tape.swiglu(gated);
-            x = tape.linear_add(hidden, layer.proj_2, x);
+            x = match &mut cache {
+                None => tape.segment(x, |tape, x| layer.forward(tape, x, None)),
+                Some(cache) => layer.forward(tape, x, Some(&mut cache.layers[i])),
+            };
             tape.keep_only(x);
         }
         tape.rms_norm(x, self.norm, RMS_NORM_EPS)
+    }
+}
+
+impl Layer {
+    fn forward(&self, tape: &mut Tape<'_>, x: Var, cache: Option<&mut LayerCache>) -> Var {
+        let normed = tape.rms_norm(x, self.attn_norm, RMS_NORM_EPS);
+        let qkv = tape.linear(normed, self.qkv_proj);
+        let heads = tape.attention(qkv, &self.attention, cache);
+        let x = tape.linear_add(heads, self.out_proj, x);
+        let normed = tape.rms_norm(x, self.ffn_norm, RMS_NORM_EPS);
+        let gated = tape.linear(normed, self.proj_1);
+        let hidden = tape.swiglu(gated);
+        tape.linear_add(hidden, self.proj_2, x)
     }
 }
 
