@@ -48,6 +48,31 @@ def build_example(package, example):
     return str(ROOT / target / "release" / "examples" / example)
 
 
+# --- peers ----------------------------------------------------------------------------------------------------------
+
+
+def build_peer(name):
+    """Builds the Rust peer `bench/peers/NAME` into `bench/.peers/NAME` and returns its path."""
+    if shutil.which("cargo") is None:
+        fail(f"cargo is missing, which builds {name}; install Rust, or leave that peer out")
+    folder, target = HERE / "peers" / name, PEERS / name
+    command = ["cargo", "build", "--release", "--locked"]
+    note(f"{' '.join(command)} in {folder.relative_to(ROOT)}; some minutes the first time")
+    # In its folder, for the sake of its .cargo/config.toml.
+    environment = os.environ | {"CARGO_TARGET_DIR": str(target)}
+    if subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr).returncode != 0:
+        fail(f"`{' '.join(command)}` failed in {folder.relative_to(ROOT)}; see above")
+    return str(target / "release" / name)
+
+
+def allocator():
+    """Another allocator, since glibc's gives large buffers back and pays for their pages in every step."""
+    libraries = sorted(PEERS.glob("lib/python*/site-packages/cmeel.prefix/lib/libmimalloc.so"))
+    if not libraries:
+        fail("mimalloc is missing from bench/.peers; remove that folder and run again")
+    return {"LD_PRELOAD": str(libraries[0]), "MIMALLOC_PURGE_DELAY": "-1"}
+
+
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
@@ -81,9 +106,13 @@ class Worker:
 
     def go(self, steps):
         """Runs `steps` steps; what the worker reports of them."""
+        return self.ask(f"go {steps}", {"seconds", "tokens", "loss"})
+
+    def ask(self, request, fields):
+        """Sends one line; the answer, which has all of `fields`."""
         self.process.send_signal(signal.SIGCONT)
-        self._send(f"go {steps}")
-        answer = self._answer(self.round_secs, {"seconds", "tokens", "loss"})
+        self._send(request)
+        answer = self._answer(self.round_secs, fields)
         self.process.send_signal(signal.SIGSTOP)
         return answer
 
@@ -132,12 +161,12 @@ class Worker:
 
 
 def alternate(workers, steps, rounds):
-    """Every worker in turn, `rounds` times over: one list of reports for each worker."""
+    """Every worker in turn, `rounds` times over, each with its number of steps: one list of reports for each worker."""
     reports = [[] for _ in workers]
     for number in range(rounds):
         rates = []
-        for worker, report in zip(workers, reports):
-            report.append(worker.go(steps))
+        for worker, n, report in zip(workers, steps, reports):
+            report.append(worker.go(n))
             rates.append(f"{worker.label} {report[-1]['tokens'] / report[-1]['seconds']:.0f}")
         note(f"round {number + 1} of {rounds}, tokens/s: {', '.join(rates)}")
     return reports
@@ -169,6 +198,11 @@ def heading(bench, versions):
     print(f"\n{bench}, {now}\n{machine()}\n{', '.join(versions)}\nbench/run {bench} {shlex.join(sys.argv[1:])}\n")
 
 
+def describe(ready):
+    """A worker's name and version, as far as it tells them."""
+    return " ".join(str(ready[key]) for key in ("name", "system", "version", "isa") if key in ready) or "ours"
+
+
 def table(header, rows):
     """A Markdown table; the first column to the left, numbers to the right."""
     cells = [header, *rows]
@@ -183,14 +217,14 @@ def table(header, rows):
     print("\n".join(line(row) for row in rows), flush=True)
 
 
-def result(bench, unit, ours, peer, peer_value):
-    """One object of the last line; `ratio` above 1 says that we are ahead."""
+def result(bench, unit, ours, peer, peer_value, less=False):
+    """One object of the last line; `ratio` above 1 says that we are ahead, with `less` where less is better."""
     return {
         "bench": bench,
         "unit": unit,
         "ours": round(ours, 1),
         "peer": peer,
         "peer_value": round(peer_value, 1),
-        "ratio": round(ours / peer_value, 3),
+        "ratio": round(peer_value / ours if less else ours / peer_value, 3),
         "machine": machine(),
     }

@@ -57,7 +57,7 @@ pub use ops::adamw::AdamW;
 pub use ops::cross_entropy::{Loss, NO_TARGET};
 pub use ops::qk_norm_rope::{Heads, RopeTable};
 pub use parameters::{Gradients, Moments, ParameterId, Parameters};
-pub use peak::peak_gflops;
+pub use peak::{bandwidth_gbs, peak_gflops};
 pub use profile::{Entry, Profile};
 pub use simd::{Element, Isa, IsaError};
 pub use tape::{AttentionLayer, LossGradient, PackedParameters, Tape, Var};

@@ -1,5 +1,7 @@
-//! What the machine gives to the bare kernel: the floor that a step is held against.
+//! What the machine gives to the bare kernel and to plain memory: the floor that a step is held against.
 
+use std::hint::black_box;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::matmul::{
@@ -13,6 +15,8 @@ const GROUPS: usize = 8;
 /// Calls of one sample; some milliseconds.
 const CALLS: usize = 1 << 13;
 const SAMPLES: usize = 5;
+/// 512 MiB, more than caches keep for one process.
+const MEMORY_VALUES: usize = 1 << 27;
 
 /// The rate of matrix products whose operands never leave the first-level cache, on all threads of `cpu`, in
 /// units of 10⁹ multiplications and additions a second. The best of five samples, since others use the
@@ -50,10 +54,37 @@ pub fn peak_gflops(cpu: &Cpu, dtype: Dtype) -> f64 {
     (0..SAMPLES).map(|_| sample()).fold(0.0, f64::max)
 }
 
+/// The rate at which all threads of `cpu` together move memory, in 10⁹ bytes a second: the better of reading an
+/// array and of changing it in place, where each value counts as read and written. The best of five samples;
+/// takes half a gigabyte of memory and about a second.
+#[must_use]
+pub fn bandwidth_gbs(cpu: &Cpu) -> f64 {
+    let mut values = vec![1.0_f32; MEMORY_VALUES];
+    let threads = cpu.threads.count();
+    let parts: Vec<_> = values.chunks_mut(MEMORY_VALUES.div_ceil(threads)).map(Mutex::new).collect();
+    let sample = |bytes: usize, pass: fn(&mut [f32])| {
+        let began = Instant::now();
+        cpu.threads.run(parts.len(), |i| pass(&mut parts[i].lock().expect("a part has one task")));
+        (bytes * MEMORY_VALUES) as f64 / began.elapsed().as_secs_f64() / 1e9
+    };
+    // Whole words, since sums of floats may not be reordered and so would not be vectors.
+    let read: fn(&mut [f32]) = |part| {
+        black_box(part.iter().fold(0, |sum, value| sum ^ value.to_bits()));
+    };
+    let change: fn(&mut [f32]) = |part| part.iter_mut().for_each(|value| *value = -*value);
+    (0..SAMPLES).map(|_| sample(4, read).max(sample(8, change))).fold(0.0, f64::max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Isa;
+
+    #[test]
+    fn memory_moves() {
+        let rate = bandwidth_gbs(&Cpu::with(Isa::available()[0], 2));
+        assert!((0.1..1e5).contains(&rate), "{rate} GB/s");
+    }
 
     #[test]
     fn wider_instructions_are_measured_as_such() {

@@ -1,17 +1,20 @@
-//! Our side of `bench/run train`: training steps of a model of 36 million parameters, on request.
+//! Our side of `bench/run train` and `bench/run scaling`: training steps of a model, on request.
+//!
+//! `--model 36m`, the default, is one whose layers are all alike, in the size that `--dim` and `--layers` give;
+//! `--model openelm-270m` has the published shape. `--rows` and `--seq` are the batch.
 //!
 //! Prints `{"ready": true, ..}` after a warm-up; then, for every line `go N` on standard input, takes N steps and
-//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; ends with `quit`.
+//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; ends with `quit`. With `--bandwidth` it only measures
+//! the memory and prints `{"bandwidth_gbs"}`.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use elmwood_engine::{AdamW, Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Moments, Tape, peak_gflops};
+use elmwood_engine::{
+    AdamW, Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Moments, Tape, bandwidth_gbs, peak_gflops,
+};
 use elmwood_model::random::philox4x32;
 use elmwood_model::{Model, OpenElmConfig, Scaling, Weights, counts};
-
-const ROWS: usize = 4;
-const SEQ: usize = 512;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,13 +22,29 @@ fn main() {
         let at = arguments.iter().position(|argument| argument == name);
         at.and_then(|at| arguments.get(at + 1)).map_or(default.to_owned(), Clone::clone)
     };
+    let number = |name: &str, default: usize| -> usize {
+        option(name, &default.to_string()).parse().unwrap_or_else(|_| panic!("{name} takes a number"))
+    };
+    let threads = number("--threads", 2);
+    if arguments.iter().any(|argument| argument == "--bandwidth") {
+        let cpu = Cpu::new(threads).expect("the instruction set is there");
+        say(&format!(r#"{{"bandwidth_gbs": {:.1}}}"#, bandwidth_gbs(&cpu)));
+        return;
+    }
     let dtype = match option("--dtype", "bf16").as_str() {
         "f32" => Dtype::F32,
         "bf16" => Dtype::Bf16,
         other => panic!("--dtype is f32 or bf16, not `{other}`"),
     };
-    let threads = option("--threads", "2").parse().expect("--threads is a number");
-    let mut step = Step::new(dtype, threads);
+    let (config, rows, seq) = match option("--model", "36m").as_str() {
+        "36m" => {
+            let (rows, seq) = (number("--rows", 4), number("--seq", 512));
+            (uniform(number("--dim", 512), number("--layers", 8), seq), rows, seq)
+        }
+        "openelm-270m" => (OpenElmConfig::openelm_270m(), number("--rows", 1), number("--seq", 1024)),
+        other => panic!("--model is 36m or openelm-270m, not `{other}`"),
+    };
+    let mut step = Step::new(config, rows, seq, dtype, threads);
     for _ in 0..2 {
         step.run();
     }
@@ -33,7 +52,7 @@ fn main() {
         r#"{{"ready": true, "system": "elmwood", "isa": "{}", "threads": {threads}, "parameters": {}, "flops_per_token": {:.0}, "peak_gflops": {:.0}}}"#,
         step.cpu.isa(),
         counts::parameters(step.model.config()).total(),
-        counts::train_flops_per_token(step.model.config(), SEQ, counts::AttentionCost::CausalHalf),
+        counts::train_flops_per_token(step.model.config(), seq, counts::AttentionCost::CausalHalf),
         peak_gflops(&step.cpu, dtype),
     );
     say(&info);
@@ -63,11 +82,28 @@ fn main() {
         for _ in 0..n {
             loss = step.run();
         }
-        let (seconds, tokens, rss) = (began.elapsed().as_secs_f64(), n * ROWS * SEQ, peak_rss_bytes());
+        let (seconds, tokens, rss) = (began.elapsed().as_secs_f64(), n * rows * seq, peak_rss_bytes());
         say(&format!(
             r#"{{"seconds": {seconds}, "tokens": {tokens}, "loss": {loss}, "peak_rss_bytes": {rss}}}"#
         ));
     }
+}
+
+/// A model whose layers are all alike: heads of 64, no sharing of keys, a feed-forward network three times as wide,
+/// 8,192 tokens.
+fn uniform(dim: usize, layers: usize, seq: usize) -> OpenElmConfig {
+    OpenElmConfig::new(&Scaling {
+        model_dim: dim,
+        num_transformer_layers: layers,
+        head_dim: 64,
+        num_gqa_groups: 1,
+        qkv_multipliers: [1.0, 1.0],
+        ffn_multipliers: [3.0, 3.0],
+        ffn_dim_divisor: 64,
+        vocab_size: 8192,
+        max_context_length: seq,
+    })
+    .expect("the shape is valid")
 }
 
 fn say(line: &str) {
@@ -89,24 +125,13 @@ struct Step {
 }
 
 impl Step {
-    fn new(dtype: Dtype, threads: usize) -> Self {
-        let config = OpenElmConfig::new(&Scaling {
-            model_dim: 512,
-            num_transformer_layers: 8,
-            head_dim: 64,
-            num_gqa_groups: 1,
-            qkv_multipliers: [1.0, 1.0],
-            ffn_multipliers: [3.0, 3.0],
-            ffn_dim_divisor: 256,
-            vocab_size: 8192,
-            max_context_length: SEQ,
-        })
-        .expect("the shape is valid");
+    fn new(config: OpenElmConfig, rows: usize, seq: usize, dtype: Dtype, threads: usize) -> Self {
         let model = Model::new(config.clone(), &Weights::init(&config, 1));
-        let mut batch = Batch::new(SEQ);
-        for row in 0..ROWS {
-            let token = |i: usize| philox4x32([i as u32, row as u32, 0, 0], [7, 0])[0] % 8192;
-            batch.push_window(&(0..=SEQ).map(token).collect::<Vec<_>>());
+        let vocab = u32::try_from(config.vocab_size()).expect("a token is a u32");
+        let mut batch = Batch::new(seq);
+        for row in 0..rows {
+            let token = |i: usize| philox4x32([i as u32, row as u32, 0, 0], [7, 0])[0] % vocab;
+            batch.push_window(&(0..=seq).map(token).collect::<Vec<_>>());
         }
         Self {
             cpu: Cpu::new(threads).expect("the instruction set is there"),
@@ -115,7 +140,7 @@ impl Step {
             gradients: Gradients::new(model.parameters()),
             moments: Moments::new(model.parameters()),
             model,
-            per_token: vec![0.0; ROWS * SEQ],
+            per_token: vec![0.0; rows * seq],
             batch,
             steps: 0,
         }
