@@ -5,7 +5,7 @@ dot-product attention, the native RMSNorm, a fused AdamW, gradients set to None,
 Every choice between equals was measured; `bench/README.md` has the figures.
 
     python torch_train.py [--model 36m|openelm-270m] --dtype f32|bf16 [--compile] [--bf16 autocast|master]
-                          [--gqa native|repeat] [--threads N] [--seed N]
+                          [--threads N] [--seed N]
 """
 
 import argparse
@@ -62,7 +62,6 @@ def options():
     parser.add_argument("--model", choices=list(SHAPES), default="36m")
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--bf16", choices=["autocast", "master"], help="default: whichever is faster")
-    parser.add_argument("--gqa", choices=["native", "repeat"], default="native", help="who shares the keys")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
@@ -72,7 +71,7 @@ def options():
     return args
 
 
-def build(torch, shape, gqa):
+def build(torch, shape):
     """The model; PyTorch is imported only when it is known how many threads it may have."""
     F, nn = torch.nn.functional, torch.nn
 
@@ -111,9 +110,6 @@ def build(torch, shape, gqa):
             q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
             q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
             shared = self.heads != self.kv_heads
-            if shared and gqa == "repeat":
-                k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
-                shared = False
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
             x = x + self.out(mixed.transpose(1, 2).reshape(batch, seq, -1))
             gate, up = self.ffn_in(self.ffn_norm(x)).chunk(2, dim=-1)
@@ -149,7 +145,7 @@ class Trainer:
         self.torch = torch
         torch.manual_seed(args.seed)
         self.shape = SHAPES[args.model]
-        self.model = build(torch, self.shape, args.gqa)
+        self.model = build(torch, self.shape)
         self.parameters = list(self.model.parameters())
         # With `master`, the model computes in bf16 and AdamW works on f32 copies of its weights.
         self.masters = None
