@@ -38,14 +38,23 @@ def note(message):
 
 def build_example(package, example):
     """Builds a cargo example in release mode and returns its path."""
+    return build(["--package", package, "--example", example], f"examples/{example}")
+
+
+def build_command():
+    """Builds the `elmwood` command in release mode and returns its path."""
+    return build(["--package", "elmwood"], "elmwood")
+
+
+def build(options, made):
     if shutil.which("cargo") is None:
         fail("cargo is missing; install Rust, or give another worker with --ours")
-    command = ["cargo", "build", "--release", "--package", package, "--example", example]
+    command = ["cargo", "build", "--release", *options]
     note(" ".join(command))
     if subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode != 0:
         fail(f"`{' '.join(command)}` failed; see above")
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return str(ROOT / target / "release" / "examples" / example)
+    return str(ROOT / target / "release" / made)
 
 
 # --- peers ----------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ pub use batch::Batch;
 pub use cache::LayerCache;
 pub use ops::adamw::AdamW;
 pub use ops::cross_entropy::{Loss, NO_TARGET};
+pub use ops::muon::Muon;
 pub use ops::qk_norm_rope::{Heads, RopeTable};
 pub use parameters::{Gradients, Moments, ParameterId, Parameters};
 pub use peak::{bandwidth_gbs, peak_gflops};

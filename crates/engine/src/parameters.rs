@@ -1,7 +1,8 @@
-//! What a model learns: parameters, their gradients, and the optimiser's moments.
+//! What a model learns: parameters, their gradients, and what the optimisers remember.
 
 use crate::ops::adamw::{self, AdamW};
-use crate::{Cpu, Dtype, Tensor};
+use crate::ops::muon::{self, Muon};
+use crate::{Arena, Cpu, Dtype, Tensor};
 
 /// Which parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,23 +117,44 @@ impl Gradients {
     }
 }
 
-/// The moments of AdamW.
+/// What the optimisers remember: of every parameter a running mean of gradients, and of those that AdamW
+/// trains a second one of squares.
 #[derive(Debug)]
 pub struct Moments {
     /// Running means of gradients.
     pub mean: Vec<Tensor>,
-    /// Running means of squared gradients.
-    pub square: Vec<Tensor>,
+    /// Running means of squared gradients; none for parameters that Muon trains.
+    pub square: Vec<Option<Tensor>>,
+    /// Rows of the matrices that are stacked in each parameter that Muon trains; empty for the others.
+    matrices: Vec<Vec<usize>>,
 }
 
 impl Moments {
-    /// Zero moments in the shapes of the parameters.
+    /// Zero moments in the shapes of the parameters, all of them for AdamW.
     #[must_use]
     pub fn new(parameters: &Parameters) -> Self {
-        Self { mean: zeros_like(parameters), square: zeros_like(parameters) }
+        Self::with_muon(parameters, vec![Vec::new(); parameters.tensors.len()])
     }
 
-    /// One AdamW step with gradients multiplied by `grad_scale`. Vectors (one row) are not decayed.
+    /// Zero moments, for Muon where `matrices` says of a parameter how many rows each of the matrices has that
+    /// are stacked in it, and for AdamW where it says nothing. Muon remembers half as much as AdamW.
+    ///
+    /// # Panics
+    /// If there is not one list for each parameter, or one does not add up to the parameter's rows.
+    #[must_use]
+    pub fn with_muon(parameters: &Parameters, matrices: Vec<Vec<usize>>) -> Self {
+        assert_eq!(matrices.len(), parameters.tensors.len(), "one list of matrices for each parameter");
+        let square = |(x, matrices): (&Tensor, &Vec<usize>)| {
+            let rows: usize = matrices.iter().sum();
+            assert!(matrices.is_empty() || rows == x.rows(), "{rows} rows of matrices in {}", x.rows());
+            matrices.is_empty().then(|| Tensor::zeros(x.rows(), x.cols(), Dtype::F32))
+        };
+        let square = parameters.tensors.iter().zip(&matrices).map(square).collect();
+        Self { mean: zeros_like(parameters), square, matrices }
+    }
+
+    /// One AdamW step of all parameters that are AdamW's, with gradients multiplied by `grad_scale`. Vectors
+    /// (one row) are not decayed.
     pub fn step(
         &mut self,
         cpu: &Cpu,
@@ -142,11 +164,36 @@ impl Moments {
         parameters: &mut Parameters,
     ) {
         for (i, w) in parameters.tensors.iter_mut().enumerate() {
+            let Some(square) = &mut self.square[i] else { continue };
             let weight_decay = if w.rows() == 1 { 0.0 } else { settings.weight_decay };
             let settings = AdamW { weight_decay, ..*settings };
             let g = gradients.get(ParameterId(i));
-            let (m, v) = (self.mean[i].f32_mut(), self.square[i].f32_mut());
+            let (m, v) = (self.mean[i].f32_mut(), square.f32_mut());
             adamw::step(cpu, &settings, grad_scale, g.f32(), w.f32_mut(), m, v);
+        }
+    }
+
+    /// One Muon step of all parameters that are Muon's, with gradients multiplied by `grad_scale`.
+    pub fn step_muon(
+        &mut self,
+        cpu: &Cpu,
+        arena: &mut Arena,
+        settings: &Muon,
+        grad_scale: f32,
+        gradients: &mut Gradients,
+        parameters: &mut Parameters,
+    ) {
+        for (i, w) in parameters.tensors.iter_mut().enumerate() {
+            let cols = w.cols();
+            let (mut w, mut m) = (w.f32_mut(), self.mean[i].f32_mut());
+            let mut g = gradients.get(ParameterId(i)).f32();
+            for &rows in &self.matrices[i] {
+                let (g_part, w_part, m_part);
+                (g_part, g) = g.split_at(rows * cols);
+                (w_part, w) = w.split_at_mut(rows * cols);
+                (m_part, m) = m.split_at_mut(rows * cols);
+                muon::step(cpu, arena, settings, grad_scale, [rows, cols], g_part, w_part, m_part);
+            }
         }
     }
 }

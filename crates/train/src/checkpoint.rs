@@ -1,14 +1,15 @@
 //! The state of a run on disk: whole or absent, and verified before it is trusted.
 //!
-//! `checkpoints/step-00000100/` holds the model as a Hugging Face folder, `optimizer.safetensors` with both
-//! moments of every parameter, `state.json`, and the manifest that seals them.
+//! `checkpoints/step-00000100/` holds the model as a Hugging Face folder, `optimizer.safetensors` with the
+//! moments of every parameter (two of those that AdamW trains, one of Muon's), `state.json`, and the manifest that
+//! seals them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use elmwood_durable::{FolderWriter, verify_folder};
 use elmwood_engine::Moments;
-use elmwood_model::{FloatType, Model, SafetensorsFile, SafetensorsWriter, Weights};
+use elmwood_model::{FloatType, Model, SafetensorsFile, SafetensorsWriter, TensorSpec, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -54,14 +55,14 @@ pub(crate) fn save(
     let weights = model.to_weights();
     weights.save(folder.path(), model.config(), FloatType::F32)?;
     let specs = || weights.tensors().iter().map(|tensor| &tensor.spec);
-    let names: Vec<String> = ["mean", "square"]
-        .iter()
-        .flat_map(|moment| specs().map(move |spec| format!("{moment}.{}", spec.name)))
-        .collect();
-    let shapes = specs().chain(specs()).map(|spec| &spec.shape[..]);
-    let listed = names.iter().map(String::as_str).zip(shapes);
+    let means = specs().zip(&moments.mean).map(|(spec, tensor)| ("mean", spec, tensor));
+    let squares = specs().zip(&moments.square);
+    let squares = squares.filter_map(|(spec, tensor)| Some(("square", spec, tensor.as_ref()?)));
+    let all: Vec<_> =
+        means.chain(squares).map(|(moment, spec, tensor)| (named(moment, spec), spec, tensor)).collect();
+    let listed = all.iter().map(|(name, spec, _)| (name.as_str(), &spec.shape[..]));
     let mut writer = SafetensorsWriter::create(folder.path().join(OPTIMIZER), listed, FloatType::F32)?;
-    for tensor in moments.mean.iter().chain(&moments.square) {
+    for (.., tensor) in &all {
         writer.tensor(tensor.f32())?;
     }
     writer.finish()?;
@@ -78,29 +79,36 @@ pub(crate) struct Restored {
     pub(crate) moments: Moments,
 }
 
-/// Reads a verified checkpoint.
-pub(crate) fn load(folder: &Path) -> Result<Restored, Error> {
+/// Reads a verified checkpoint into the moments that `zero` makes.
+pub(crate) fn load(folder: &Path, zero: impl Fn(&Model) -> Moments) -> Result<Restored, Error> {
     let progress = load_progress(folder)?;
     let (config, weights) = Weights::load(folder)?;
     let model = Model::new(config, &weights);
-    let mut moments = Moments::new(model.parameters());
+    let mut moments = zero(&model);
     let path = folder.join(OPTIMIZER);
     let file = SafetensorsFile::open(&path)?;
-    for (moment, tensors) in [("mean", &mut moments.mean), ("square", &mut moments.square)] {
-        for (spec, tensor) in weights.tensors().iter().map(|tensor| &tensor.spec).zip(tensors) {
-            let name = format!("{moment}.{}", spec.name);
-            let wrong =
-                |reason: &str| Error::State { path: path.clone(), reason: format!("`{name}` {reason}") };
-            let stored = file.tensor(&name).ok_or_else(|| wrong("is missing"))?;
-            if stored.shape != spec.shape || !stored.read_f32(tensor.f32_mut()) {
-                return Err(wrong("has another shape or type"));
-            }
+    let specs = || weights.tensors().iter().map(|tensor| &tensor.spec);
+    let means = specs().zip(&mut moments.mean).map(|(spec, tensor)| ("mean", spec, tensor));
+    let squares = specs().zip(&mut moments.square);
+    let squares = squares.filter_map(|(spec, tensor)| Some(("square", spec, tensor.as_mut()?)));
+    for (moment, spec, tensor) in means.chain(squares) {
+        let name = named(moment, spec);
+        let wrong = |reason: &str| Error::State { path: path.clone(), reason: format!("`{name}` {reason}") };
+        let stored = file.tensor(&name).ok_or_else(|| wrong("is missing"))?;
+        if stored.shape != spec.shape || !stored.read_f32(tensor.f32_mut()) {
+            return Err(wrong("has another shape or type"));
         }
     }
     Ok(Restored { progress, model, moments })
 }
 
-fn load_progress(folder: &Path) -> Result<Progress, Error> {
+/// The name of a moment of a parameter.
+fn named(moment: &str, spec: &TensorSpec) -> String {
+    format!("{moment}.{}", spec.name)
+}
+
+/// How far the run of a verified checkpoint had come.
+pub(crate) fn load_progress(folder: &Path) -> Result<Progress, Error> {
     let path = folder.join(STATE);
     let json = fs::read(&path).map_err(Error::io("read", &path))?;
     serde_json::from_slice(&json).map_err(|e| Error::State { path, reason: e.to_string() })

@@ -1,7 +1,7 @@
 //! Pre-training of a model on packed tokens.
 //!
 //! [`train`] runs the loop: batches in a fixed order ([`RowOrder`]), the loss and its gradients, a step of
-//! AdamW under a [`Schedule`], evaluation and checkpoints on the way. It can be killed at any moment: called
+//! AdamW or Muon under a [`Schedule`], evaluation and checkpoints on the way. It can be killed at any moment: called
 //! again, it goes on from the newest checkpoint that verifies, and ends with the same bytes as a run that was
 //! never interrupted, with any number of threads.
 
@@ -10,6 +10,7 @@ mod checkpoint;
 mod error;
 mod evaluate;
 mod metrics;
+mod optimizer;
 mod schedule;
 mod settings;
 mod tensorboard;
@@ -20,7 +21,8 @@ pub use checkpoint::{CHECKPOINTS, Progress, newest_checkpoint};
 pub use error::Error;
 pub use evaluate::{HeldOutLoss, evaluate};
 pub use metrics::{METRICS, StepMetrics};
+pub use optimizer::muon_moments;
 pub use schedule::Schedule;
-pub use settings::{Dtype, Settings};
+pub use settings::{Dtype, Muon, Settings};
 pub use tensorboard::EventWriter;
 pub use trainer::{Event, Outcome, train};

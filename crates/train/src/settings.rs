@@ -23,6 +23,15 @@ impl From<Dtype> for elmwood_engine::Dtype {
     }
 }
 
+/// What Muon does otherwise than AdamW; schedule, decay and clipping are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Muon {
+    /// Peak learning rate of the matrices that Muon trains.
+    pub lr: f64,
+    /// Memory of their gradients.
+    pub momentum: f64,
+}
+
 /// The optimiser, its schedule, and when to look and save.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -48,6 +57,10 @@ pub struct Settings {
     pub beta2: f64,
     /// Added to the root of the mean squared gradient.
     pub eps: f64,
+    /// Muon for the matrices within the layers; AdamW, with the settings above, for everything if absent.
+    // Left out of what is hashed if absent, so that runs of AdamW go on which began before there was Muon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<Muon>,
     /// Gradients longer than this are scaled down to it; 0 turns it off.
     pub grad_clip: f64,
     /// Weight of the squared log-partition in the loss.
@@ -89,11 +102,13 @@ impl Settings {
     /// # Errors
     /// [`Error::Setting`] for the first setting that does.
     pub fn check(&self) -> Result<(), Error> {
-        let positive: [(&'static str, f64); 10] = [
+        let muon = self.muon.unwrap_or(Muon { lr: self.lr, momentum: 0.0 });
+        let positive: [(&'static str, f64); 11] = [
             ("batch_rows", self.batch_rows as f64),
             ("grad_accum", self.grad_accum as f64),
             ("steps", self.steps as f64),
             ("lr", self.lr),
+            ("muon_lr", muon.lr),
             ("eps", self.eps),
             ("eval_every", self.eval_every as f64),
             ("eval_rows", self.eval_rows as f64),
@@ -107,6 +122,7 @@ impl Settings {
             ("min_lr_ratio", self.min_lr_ratio, 1.0),
             ("beta1", self.beta1, 0.999_999),
             ("beta2", self.beta2, 0.999_999),
+            ("muon_momentum", muon.momentum, 0.999_999),
         ];
         let wrong = |setting, value: f64, want: &'static str| Err(Error::Setting { setting, value, want });
         for (setting, value) in positive {

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use elmwood_data::PackedTokens;
-use elmwood_engine::{AdamW, Arena, Batch, Cpu, Gradients, LossGradient, Moments, Tape};
+use elmwood_engine::{AdamW, Arena, Batch, Cpu, Gradients, LossGradient, Moments, Muon, Tape};
 use elmwood_model::{FloatType, Model, OpenElmConfig, Weights};
 
 use crate::batches::{RowOrder, fill};
 use crate::checkpoint::{self, CHECKPOINTS, Progress, Restored, newest_checkpoint};
 use crate::evaluate::{HeldOutLoss, evaluate};
 use crate::metrics::MetricsWriter;
-use crate::{Error, Settings, StepMetrics};
+use crate::{Error, Settings, StepMetrics, muon_moments};
 
 /// What a run tells while it goes on.
 #[derive(Debug)]
@@ -131,21 +131,23 @@ impl<'a> Run<'a> {
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Self, Error> {
         let fingerprint = fingerprint(settings, config, data);
-        let (restored, skipped) = match newest_checkpoint(folder)? {
-            None => (None, Vec::new()),
-            Some((path, skipped)) => (Some(checkpoint::load(&path)?), skipped),
+        let moments = |model: &Model| match settings.muon {
+            None => Moments::new(model.parameters()),
+            Some(_) => muon_moments(config, model.parameters()),
         };
-        let Restored { progress, model, moments } = match restored {
-            Some(restored) if restored.progress.fingerprint != fingerprint => {
-                return Err(Error::OtherRun { folder: folder.join(CHECKPOINTS) });
-            }
-            Some(restored) => {
+        let Restored { progress, model, moments } = match newest_checkpoint(folder)? {
+            Some((path, skipped)) => {
+                // Asked first: what another optimiser left cannot even be read.
+                if checkpoint::load_progress(&path)?.fingerprint != fingerprint {
+                    return Err(Error::OtherRun { folder: folder.join(CHECKPOINTS) });
+                }
+                let restored = checkpoint::load(&path, moments)?;
                 observe(Event::Resumed(&restored.progress, &skipped));
                 restored
             }
             None => {
                 let model = Model::new(config.clone(), &Weights::init(config, settings.seed));
-                let moments = Moments::new(model.parameters());
+                let moments = moments(&model);
                 let best = (0, f64::INFINITY);
                 let progress =
                     Progress { fingerprint, step: 0, rows: 0, tokens: 0, eval_loss: f64::INFINITY, best };
@@ -218,6 +220,16 @@ impl<'a> Run<'a> {
             if settings.grad_clip > 0.0 { (settings.grad_clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         let parameters = self.model.parameters_mut();
         self.moments.step(&self.cpu, &adamw, clip as f32, &mut self.gradients, parameters);
+        if let Some(muon) = settings.muon {
+            let muon = Muon {
+                lr: (lr / settings.lr * muon.lr) as f32,
+                momentum: muon.momentum as f32,
+                weight_decay: settings.weight_decay as f32,
+                dtype: settings.dtype.into(),
+            };
+            let (arena, gradients) = (&mut self.arena, &mut self.gradients);
+            self.moments.step_muon(&self.cpu, arena, &muon, clip as f32, gradients, parameters);
+        }
         self.progress.step += 1;
         self.progress.rows += per_step;
         self.progress.tokens += targets as u64;

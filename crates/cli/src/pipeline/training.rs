@@ -5,13 +5,13 @@ use std::fs;
 use anyhow::Context;
 use elmwood_data::PackedTokens;
 use elmwood_model::{OpenElmConfig, Scaling, Weights, counts};
-use elmwood_train::{Event, Outcome, Settings, train};
+use elmwood_train::{Event, Muon, Outcome, Settings, train};
 use serde_json::{Value, json};
 
 use super::{Corpus, HELD_OUT_ROWS, Pipeline, TOKENIZER, TRAIN_ROWS, damaged, to_value};
 use crate::interrupt;
 use crate::progress::Unit;
-use crate::recipe::{Dtype, Preset};
+use crate::recipe::{Dtype, Optimizer, Preset, Train};
 use crate::stages::{Finished, Stage};
 
 /// Held-out rows that are looked at on the way.
@@ -128,6 +128,10 @@ impl Pipeline<'_> {
             beta1: train.beta1,
             beta2: train.beta2,
             eps: train.eps,
+            muon: (train.optimizer == Optimizer::Muon).then(|| Muon {
+                lr: train.muon_lr.unwrap_or(train.lr),
+                momentum: train.muon_momentum.unwrap_or(Train::DEFAULT_MUON_MOMENTUM),
+            }),
             grad_clip: train.grad_clip,
             z_loss: train.z_loss,
             eval_every: train.eval_every,

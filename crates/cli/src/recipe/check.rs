@@ -130,6 +130,21 @@ pub(crate) fn check(recipe: &Recipe, layers: &[Layer]) -> Result<(), Error> {
     must(share(train.beta1) && train.beta1 < 1.0, "train.beta1", "at least 0, below 1")?;
     must(share(train.beta2) && train.beta2 < 1.0, "train.beta2", "at least 0, below 1")?;
     must(positive(train.eps), "train.eps", "above 0")?;
+    for key in ["train.muon_lr", "train.muon_momentum"] {
+        // Where AdamW was asked for by name, they may stay: one `--set` compares the two.
+        if layers.iter().any(|layer| layer.has(key))
+            && !layers.iter().any(|layer| layer.has("train.optimizer"))
+        {
+            return Err(mistake(key, format!("`{key}` has no meaning for AdamW, the default optimiser"))
+                .help("add optimizer = \"muon\" to [train], or leave the key out"));
+        }
+    }
+    must(train.muon_lr.is_none_or(|x| positive(x) && x <= 10.0), "train.muon_lr", "above 0, at most 10")?;
+    must(
+        train.muon_momentum.is_none_or(|x| share(x) && x < 1.0),
+        "train.muon_momentum",
+        "at least 0, below 1",
+    )?;
     must(natural(train.grad_clip), "train.grad_clip", "0 (off) or more")?;
     must(natural(train.z_loss), "train.z_loss", "0 (off) or more")?;
     must(train.eval_every > 0, "train.eval_every", "at least 1")?;

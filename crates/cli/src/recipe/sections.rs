@@ -242,13 +242,15 @@ pub struct Train {
     /// Train for this many passes over the corpus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
+    /// What turns gradients into steps.
+    pub optimizer: Optimizer,
     /// Peak learning rate.
     pub lr: f64,
     /// The last learning rate, as a share of the peak.
     pub min_lr_ratio: f64,
     /// Steps in which the learning rate rises to its peak.
     pub warmup_steps: u64,
-    /// AdamW's decay; matrices only.
+    /// Decay of matrices, per step and unit of learning rate; vectors are not decayed.
     pub weight_decay: f64,
     /// AdamW's memory of gradients.
     pub beta1: f64,
@@ -256,6 +258,12 @@ pub struct Train {
     pub beta2: f64,
     /// AdamW's epsilon.
     pub eps: f64,
+    /// Muon's peak learning rate; that of AdamW if absent, to which Muon's steps are scaled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muon_lr: Option<f64>,
+    /// Muon's memory of gradients; 0.95 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muon_momentum: Option<f64>,
     /// Gradients longer than this are scaled down to it; 0 turns it off.
     pub grad_clip: f64,
     /// Weight of the squared log-normaliser in the loss.
@@ -286,6 +294,7 @@ impl Default for Train {
             tokens: None,
             steps: None,
             epochs: None,
+            optimizer: Optimizer::AdamW,
             lr: 3e-3,
             min_lr_ratio: 0.1,
             warmup_steps: 40,
@@ -293,6 +302,8 @@ impl Default for Train {
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
+            muon_lr: None,
+            muon_momentum: None,
             grad_clip: 1.0,
             z_loss: 1e-4,
             eval_every: 50,
@@ -306,6 +317,9 @@ impl Default for Train {
 }
 
 impl Train {
+    /// Muon's memory of gradients where a recipe says nothing: that of its authors.
+    pub const DEFAULT_MUON_MOMENTUM: f64 = 0.95;
+
     /// Tokens of a run that says nothing about its length: some minutes for a small model on two cores.
     pub const DEFAULT_TOKENS: u64 = 2_000_000;
 
@@ -349,6 +363,16 @@ pub enum Length {
     Steps(u64),
     /// Passes over the corpus.
     Epochs(f64),
+}
+
+/// What turns gradients into steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// AdamW for every parameter.
+    AdamW,
+    /// Muon for the matrices within the layers, AdamW for the embedding and the norms.
+    Muon,
 }
 
 /// The format that matrices are multiplied in. Sums and master weights are f32 either way.

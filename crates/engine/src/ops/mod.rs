@@ -8,6 +8,7 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
+pub(crate) mod muon;
 pub(crate) mod qk_norm_rope;
 pub(crate) mod rms_norm;
 pub(crate) mod swiglu;

@@ -46,6 +46,7 @@ pub(crate) fn settings() -> Settings {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
+        muon: None,
         grad_clip: 1.0,
         z_loss: 1e-4,
         eval_every: 5,

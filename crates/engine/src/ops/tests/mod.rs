@@ -7,6 +7,7 @@
 mod adamw;
 mod cross_entropy;
 mod embedding;
+mod muon;
 mod qk_norm_rope;
 pub(crate) mod reference;
 mod rms_norm;
