@@ -17,7 +17,7 @@ WARMUP_SHARE = 0.05
 
 # Each line is tried with the best of the lines above it. Muon is tuned on the shorter run that the claim is about.
 ADAMW_GRID = [
-    {"lr": [1.5e-3, 3e-3, 6e-3, 1.2e-2]},
+    {"lr": [1.5e-3, 2e-3, 3e-3, 4e-3, 6e-3]},
     {"weight_decay": [0.3]},
     {"beta2": [0.99]},
 ]

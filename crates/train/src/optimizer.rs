@@ -34,3 +34,43 @@ fn matrices(config: &OpenElmConfig, spec: &TensorSpec) -> Vec<usize> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elmwood_model::{Scaling, TensorRole};
+
+    #[test]
+    fn matrices_are_taken_apart_and_tables_and_vectors_left_out() {
+        let config = OpenElmConfig::new(&Scaling {
+            model_dim: 192,
+            num_transformer_layers: 6,
+            head_dim: 32,
+            num_gqa_groups: 2,
+            qkv_multipliers: [0.5, 1.0],
+            ffn_multipliers: [0.5, 4.0],
+            ffn_dim_divisor: 64,
+            vocab_size: 4096,
+            max_context_length: 512,
+        })
+        .unwrap();
+        let specs = layout(&config);
+        let of = |role, layer| {
+            let spec = specs.iter().find(|spec| spec.role == role && spec.layer == layer).unwrap();
+            matrices(&config, spec)
+        };
+        assert_eq!(of(TensorRole::QkvProj, 5), [6 * 32, 3 * 32, 3 * 32]);
+        assert_eq!(of(TensorRole::OutProj, 0), [192]);
+        assert_eq!(of(TensorRole::Proj1, 5), [768, 768]);
+        assert_eq!(of(TensorRole::Proj2, 5), [192]);
+        for role in
+            [TensorRole::TokenEmbeddings, TensorRole::FinalNorm, TensorRole::KNorm, TensorRole::FfnNorm]
+        {
+            assert!(of(role, 0).is_empty(), "{role:?}");
+        }
+        // The quickstart: what is not the embedding is nearly all Muon's.
+        let values = |spec: &&TensorSpec| !matrices(&config, spec).is_empty();
+        let share = specs.iter().filter(values).map(TensorSpec::n_values).sum::<usize>();
+        assert_eq!(share, 2_101_248);
+    }
+}

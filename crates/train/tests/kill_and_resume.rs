@@ -15,6 +15,8 @@ use elmwood_train::{METRICS, Settings, StepMetrics, newest_checkpoint, train};
 
 /// Names the folder in which the child of this test trains.
 const VARIABLE: &str = "ELMWOOD_TEST_RUN_FOLDER";
+/// Set where the child trains with Muon.
+const MUON: &str = "ELMWOOD_TEST_MUON";
 
 /// Kills of the loop.
 const KILLS: usize = 24;
@@ -27,12 +29,16 @@ fn child() {
     let data = PackedTokens::open(folder.join("../train.safetensors")).unwrap();
     let held_out = PackedTokens::open(folder.join("../held_out.safetensors")).unwrap();
     let config = common::config(64);
-    let settings = Settings { steps: 300, ..common::settings() };
+    let muon = std::env::var_os(MUON).map(|_| common::MUON);
+    let settings = Settings { steps: 300, muon, ..common::settings() };
     train(&settings, &config, &data, &held_out, folder, 2, &|| false, &mut |_| {}).unwrap();
 }
 
-fn start(folder: &Path) -> Command {
+fn start(folder: &Path, muon: bool) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
+    if muon {
+        command.env(MUON, "1");
+    }
     command.args(["child", "--exact"]).env(VARIABLE, folder).stdout(Stdio::null()).stderr(Stdio::inherit());
     command
 }
@@ -68,6 +74,13 @@ fn losses_of(folder: &Path) -> Vec<(u64, u64, f64, f64, Option<f64>)> {
 
 #[test]
 fn killed_at_any_moment_it_ends_with_the_same_bytes() {
+    // One after the other: each judges by its own pace when to kill.
+    for muon in [false, true] {
+        check(muon);
+    }
+}
+
+fn check(muon: bool) {
     let parent = tempfile::tempdir().unwrap();
     let (whole, killed) = (parent.path().join("whole"), parent.path().join("killed"));
     for (name, documents) in [("train.safetensors", 40), ("held_out.safetensors", 12)] {
@@ -77,7 +90,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
         fs::create_dir(folder).unwrap();
     }
     let began = Instant::now();
-    assert!(start(&whole).status().unwrap().success());
+    assert!(start(&whole, muon).status().unwrap().success());
     let duration = began.elapsed();
 
     // Each life is long enough to come some way, and short enough that all kills find the run alive; the
@@ -85,7 +98,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     let (mut kills, mut places) = (0, BTreeSet::new());
     let mut state = 0x2545_f491_u32;
     while kills < KILLS {
-        let mut child = start(&killed).spawn().unwrap();
+        let mut child = start(&killed, muon).spawn().unwrap();
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         // A sixtieth of the run on average: 24 such lives do not finish it even if the machine, busy while the
         // whole run was timed, is twice as fast now.
@@ -101,7 +114,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
             places.insert(checkpoint);
         }
     }
-    assert!(start(&killed).status().unwrap().success());
+    assert!(start(&killed, muon).status().unwrap().success());
     assert!(kills >= 20, "the run was over after {kills} kills; make it longer");
     assert!(places.len() >= 3, "all lives ended at the same places: {places:?}");
 

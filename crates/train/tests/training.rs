@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use elmwood_data::PackedTokens;
-use elmwood_model::Weights;
-use elmwood_train::{Dtype, Error, Event, Outcome, Settings, newest_checkpoint, train};
+use elmwood_model::{SafetensorsFile, TensorRole, Weights, layout};
+use elmwood_train::{Dtype, Error, Event, Muon, Outcome, Settings, newest_checkpoint, train};
 
 fn data(folder: &Path) -> (PackedTokens, PackedTokens) {
     let corpus = |name, documents| common::corpus(&folder.join(name), documents, 64);
@@ -32,17 +32,22 @@ fn run(settings: &Settings, folder: &Path, threads: usize) -> Result<(Outcome, V
 
 #[test]
 fn the_loss_falls_and_threads_change_nothing() {
-    for dtype in [Dtype::F32, Dtype::Bf16] {
-        let settings = Settings { dtype, ..common::settings() };
+    for (dtype, muon) in [
+        (Dtype::F32, None),
+        (Dtype::Bf16, None),
+        (Dtype::F32, Some(common::MUON)),
+        (Dtype::Bf16, Some(common::MUON)),
+    ] {
+        let settings = Settings { dtype, muon, ..common::settings() };
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let (one, losses) = run(&settings, folders[0].path(), 1).unwrap();
         // 258 ids to choose from at first; digits and a few words at last.
         assert!((losses[0] - 258.0_f64.ln()).abs() < 1.0, "{}", losses[0]);
-        assert!(one.held_out.mean() < 2.0, "{dtype:?}: {}", one.held_out.mean());
+        assert!(one.held_out.mean() < 2.0, "{dtype:?}, {muon:?}: {}", one.held_out.mean());
         let (two, _) = run(&settings, folders[1].path(), 2).unwrap();
         assert_eq!((one.held_out, one.averaged), (two.held_out, two.averaged));
         let weights = |outcome: &Outcome| Weights::load(&outcome.model).unwrap().1;
-        assert!(weights(&one) == weights(&two), "{dtype:?}: two threads train another model than one");
+        assert!(weights(&one) == weights(&two), "{dtype:?}, {muon:?}: two threads train another model");
     }
 }
 
@@ -110,8 +115,40 @@ fn a_damaged_checkpoint_is_passed_over_and_said_to_be() {
 fn other_settings_do_not_go_on_from_these_checkpoints() {
     let folder = tempfile::tempdir().unwrap();
     run(&common::settings(), folder.path(), 2).unwrap();
-    let error = run(&Settings { lr: 2e-2, ..common::settings() }, folder.path(), 2).unwrap_err();
-    assert!(matches!(error, Error::OtherRun { .. }), "{error}");
+    let muon = Settings { muon: Some(common::MUON), ..common::settings() };
+    for other in [Settings { lr: 2e-2, ..common::settings() }, muon.clone()] {
+        let error = run(&other, folder.path(), 2).unwrap_err();
+        assert!(matches!(error, Error::OtherRun { .. }), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    run(&muon, folder.path(), 2).unwrap();
+    let other = Muon { momentum: 0.9, ..common::MUON };
+    for other in [common::settings(), Settings { muon: Some(other), ..common::settings() }] {
+        let error = run(&other, folder.path(), 2).unwrap_err();
+        assert!(matches!(error, Error::OtherRun { .. }), "{error}");
+    }
+}
+
+#[test]
+fn what_muon_trains_has_one_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&Settings { muon: Some(common::MUON), ..common::settings() }, folder.path(), 2).unwrap();
+    let (newest, _) = newest_checkpoint(&folder.path().join("run")).unwrap().unwrap();
+    let file = SafetensorsFile::open(newest.join("optimizer.safetensors")).unwrap();
+    for spec in layout(&common::config(64)) {
+        let has = |moment: &str| file.tensor(&format!("{moment}.{}", spec.name)).is_some();
+        let by_adamw = spec.role.is_norm() || spec.role == TensorRole::TokenEmbeddings;
+        assert_eq!((has("mean"), has("square")), (true, by_adamw), "{}", spec.name);
+    }
+}
+
+/// The fingerprint is made of these: runs of AdamW go on that began before there was another optimiser.
+#[test]
+fn settings_of_adamw_are_written_as_ever() {
+    let json = serde_json::to_string(&common::settings()).unwrap();
+    let as_ever = r#"{"dtype":"bf16","batch_rows":2,"grad_accum":2,"steps":60,"lr":0.01,"min_lr_ratio":0.1,"warmup_steps":5,"weight_decay":0.1,"beta1":0.9,"beta2":0.95,"eps":1e-8,"grad_clip":1.0,"z_loss":0.0001,"eval_every":5,"eval_rows":4,"save_every":4,"keep_last":2,"average_last":3,"seed":11}"#;
+    assert_eq!(json, as_ever);
+    assert_eq!(serde_json::from_str::<Settings>(as_ever).unwrap(), common::settings());
 }
 
 #[test]
@@ -121,6 +158,14 @@ fn a_corpus_below_one_step_and_senseless_settings_are_refused() {
     assert!(matches!(error, Error::TooFewRows { needed: 2000, .. }), "{error}");
     let error = run(&Settings { lr: -1.0, ..common::settings() }, folder.path(), 2).unwrap_err();
     assert!(matches!(error, Error::Setting { setting: "lr", .. }), "{error}");
+    for (muon, wrong) in [
+        (Muon { lr: f64::NAN, ..common::MUON }, "muon_lr"),
+        (Muon { momentum: 1.0, ..common::MUON }, "muon_momentum"),
+    ] {
+        let settings = Settings { muon: Some(muon), ..common::settings() };
+        let error = run(&settings, folder.path(), 2).unwrap_err();
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == wrong), "{error}");
+    }
 }
 
 #[test]

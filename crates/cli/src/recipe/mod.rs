@@ -18,7 +18,9 @@ mod layer;
 pub mod sections;
 
 pub use error::Error;
-pub use sections::{Curate, Dtype, Judge, Length, Model, Optimizer, Preset, Source, SourceKind, Tokenizer, Train};
+pub use sections::{
+    Curate, Dtype, Judge, Length, Model, Optimizer, Preset, Source, SourceKind, Tokenizer, Train,
+};
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -131,6 +131,38 @@ fn values_that_cannot_be_meant_are_pointed_at() {
 }
 
 #[test]
+fn an_optimiser_is_named_and_its_settings_go_with_it() {
+    check(
+        "[train]\noptimizer = \"moun\"",
+        "`train.optimizer` cannot be \"moun\" @5:13 ~\"moun\"~ did you mean \"muon\"?",
+    );
+    check(
+        "[train]\noptimizer = \"sgd\"",
+        "`train.optimizer` cannot be \"sgd\" @5:13 ~\"sgd\"~ one of \"adamw\", \"muon\"",
+    );
+    check(
+        "[train]\nmuon_lr = 0.01",
+        "`train.muon_lr` has no meaning for AdamW, the default optimiser @5:11 ~0.01~ add optimizer = \"muon\"",
+    );
+    check(
+        "[train]\noptimizer = \"muon\"\nmuon_lr = 0",
+        "`train.muon_lr` must be above 0, at most 10 @6:11 ~0~",
+    );
+    check(
+        "[train]\noptimizer = \"muon\"\nmuon_momentum = 1.0",
+        "`train.muon_momentum` must be at least 0, below 1 @6:17 ~1.0~",
+    );
+    // One setting compares the two, whatever the file says of Muon; and what was run can be run again.
+    let text = "[source]\nkind = \"site\"\n[train]\noptimizer = \"muon\"\nmuon_lr = 0.01\n";
+    for (set, optimizer) in [("train.lr=1e-3", Optimizer::Muon), ("train.optimizer=adamw", Optimizer::AdamW)]
+    {
+        let recipe = load(text, false, &[set]).unwrap();
+        assert_eq!((recipe.train.optimizer, recipe.train.muon_lr), (optimizer, Some(0.01)));
+        assert_eq!(load(&recipe.to_toml(), false, &[]).unwrap().to_toml(), recipe.to_toml());
+    }
+}
+
+#[test]
 fn a_source_that_is_not_there_is_named_with_the_working_directory() {
     let here = std::env::current_dir().unwrap().display().to_string();
     let said = complaint("[source]\nkind = \"html\"\npath = \"nowhere\"", &[]);

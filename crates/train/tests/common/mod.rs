@@ -4,7 +4,7 @@ use std::path::Path;
 
 use elmwood_data::{Document, PackSettings, PackedTokens, pack, silent};
 use elmwood_model::{OpenElmConfig, Scaling};
-use elmwood_train::{Dtype, Settings};
+use elmwood_train::{Dtype, Muon, Settings};
 
 /// Documents of bytes that a model can learn: sentences about counting.
 pub(crate) fn corpus(path: &Path, documents: usize, seq_len: usize) -> PackedTokens {
@@ -32,6 +32,10 @@ pub(crate) fn config(context: usize) -> OpenElmConfig {
     })
     .unwrap()
 }
+
+/// Muon beside the settings of [`settings`].
+#[allow(dead_code, reason = "not every test that shares this module trains with it")]
+pub(crate) const MUON: Muon = Muon { lr: 1e-2, momentum: 0.95 };
 
 pub(crate) fn settings() -> Settings {
     Settings {

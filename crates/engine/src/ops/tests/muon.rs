@@ -100,7 +100,8 @@ fn round(x: &Matrix, dtype: Dtype, out: Dtype) -> (Matrix, Matrix) {
     let diagonal = |i: usize, j: usize| if i == j { a } else { 0.0 };
     let factor = Matrix::new(n, n, |i, j| diagonal(i, j) + b * gram.at(i, j) + c * square.at(i, j));
     let factor_off = Matrix::new(n, n, |i, j| {
-        let (gram, square) = (gram.at(i, j).abs() + off.at(i, j), square.at(i, j).abs() + square_off.at(i, j));
+        let (gram, square) =
+            (gram.at(i, j).abs() + off.at(i, j), square.at(i, j).abs() + square_off.at(i, j));
         let size = diagonal(i, j) + b.abs() * gram + c * square;
         let off = b.abs() * off.at(i, j) + c * square_off.at(i, j) + 4.0 * U * size;
         off + packing * (factor.at(i, j).abs() + off)
