@@ -1,8 +1,10 @@
 """Writes tests/golden/loss_curve/muon.json: the same 100 steps as curve.json, with Muon for the matrices in the layers.
 
-Muon is `torch.optim.Muon` with `match_rms_adamw`; queries, keys, values, gate and value are parameters of their own, which
-share their memory with the fused ones. It always iterates in bf16, whatever it is given. For the f64 and f32 curves the name
-`torch.bfloat16` stands for that type while it steps, so that its code is unchanged and its rounding is not.
+Muon is `torch.optim.Muon` with `match_rms_adamw`. Queries, keys, values, gate and value are parameters of their own here,
+which share their memory with the fused ones.
+
+Its iteration is always in bf16, whatever the parameters are. For the f64 and f32 curves the name `torch.bfloat16` stands for
+their own type while it steps, so that its code is PyTorch's and its rounding is not.
 """
 
 import copy
@@ -14,21 +16,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from make_loss_curve import (
-    BETAS, CLIP, CLIP_EPS, CONFIG, DECAY, EPS, FIRST, FLOOR, HERE, PEAK, ROWS, SEQ, STEPS, WARMUP, batch, distance, markov_stream, rounded,
-)
+import make_loss_curve as base
+from make_loss_curve import CONFIG, HERE, STEPS, batch, distance, rounded
 from openelm_reference import OpenELM, learning_rate, loss_parts
 
 MOMENTUM = 0.95
 
 
 def matrices(model):
-    """Every matrix in the layers by itself: (the parameter it is stored in, its first row, its rows)."""
+    """Every matrix in the layers by itself: the parameter it is stored in, its first row, its rows."""
     for i, layer in enumerate(model.layers):
-        query, kv, ffn = (n * d for n, d in ((CONFIG.q_heads[i], CONFIG.head_dim), (CONFIG.kv_heads[i], CONFIG.head_dim), (CONFIG.ffn_dims[i], 1)))
-        yield from ((layer.attn.qkv_proj.weight, first, rows) for first, rows in ((0, query), (query, kv), (query + kv, kv)))
-        yield from ((layer.ffn.proj_1.weight, first, ffn) for first in (0, ffn))
-        yield from ((p, 0, p.shape[0]) for p in (layer.attn.out_proj.weight, layer.ffn.proj_2.weight))
+        query, kv = CONFIG.q_heads[i] * CONFIG.head_dim, CONFIG.kv_heads[i] * CONFIG.head_dim
+        qkv, gated, ffn = layer.attn.qkv_proj.weight, layer.ffn.proj_1.weight, CONFIG.ffn_dims[i]
+        yield from [(qkv, 0, query), (qkv, query, kv), (qkv, query + kv, kv), (gated, 0, ffn), (gated, ffn, ffn)]
+        yield from [(p, 0, p.shape[0]) for p in (layer.attn.out_proj.weight, layer.ffn.proj_2.weight)]
 
 
 def train(model, stream, bf16=False, threads=1):
@@ -37,10 +38,10 @@ def train(model, stream, bf16=False, threads=1):
     model = copy.deepcopy(model)
     stored = list(matrices(model))
     hidden = [nn.Parameter(p.detach()[first : first + rows]) for p, first, rows in stored]
-    muon = torch.optim.Muon(hidden, lr=0.0, weight_decay=DECAY, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
     norms = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": [model.token_embeddings.weight], "weight_decay": DECAY}, {"params": norms, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
+    groups = [{"params": [model.token_embeddings.weight]}, {"params": norms, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=base.BETAS, eps=base.EPS, weight_decay=base.DECAY)
+    muon = torch.optim.Muon(hidden, lr=0.0, weight_decay=base.DECAY, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
     record = {"loss": [], "grad_norm": []}
     for step in range(STEPS):
         inputs, targets = batch(stream, step)
@@ -51,12 +52,11 @@ def train(model, stream, bf16=False, threads=1):
         loss.backward()
         norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
         for p in model.parameters():
-            p.grad.mul_(min(1.0, CLIP / (norm.item() + CLIP_EPS)))
+            p.grad.mul_(min(1.0, base.CLIP / (norm.item() + base.CLIP_EPS)))
         for part, (p, first, rows) in zip(hidden, stored):
             part.grad = p.grad[first : first + rows]
-        for optimizer in (adamw, muon):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, STEPS, WARMUP, PEAK, FIRST, FLOOR)
+        for group in adamw.param_groups + muon.param_groups:
+            group["lr"] = learning_rate(step, STEPS, base.WARMUP, base.PEAK, base.FIRST, base.FLOOR)
         adamw.step()
         with nullcontext() if bf16 else mock.patch.object(torch, "bfloat16", hidden[0].dtype):
             muon.step()
@@ -67,7 +67,7 @@ def train(model, stream, bf16=False, threads=1):
 
 def main():
     model = OpenELM(CONFIG).initialise(seed=5)
-    stream = torch.from_numpy(markov_stream(STEPS * ROWS * SEQ + 1).astype(np.int64))
+    stream = torch.from_numpy(base.markov_stream(STEPS * base.ROWS * base.SEQ + 1).astype(np.int64))
     nudged = copy.deepcopy(model)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(6)
