@@ -59,6 +59,7 @@ pub(crate) fn step(
     w: &mut [f32],
     m: &mut [f32],
 ) {
+    let _span = cpu.profile.span("muon: passes", 0, 7 * size_of_val(g));
     let Muon { lr, momentum, weight_decay, dtype } = *settings;
     let mut update = arena.tensor(rows, cols, Dtype::F32);
     let (means, updates) = (Parts::new(m), Parts::new(update.f32_mut()));
@@ -109,13 +110,13 @@ pub(super) fn newton_schulz(cpu: &Cpu, arena: &mut Arena, x: &Tensor, dtype: Dty
 
     let mut gram = arena.tensor(n, n, Dtype::F32);
     let packed = PackedMatrix::new(cpu, arena, &outer, n, k, precision);
-    multiply(cpu, &outer, n, &packed, Output::F32(gram.f32_mut()));
+    multiply(cpu, "muon: products", &outer, n, &packed, Output::F32(gram.f32_mut()));
     packed.give_back(arena);
 
     // All of these are symmetric, so it does not matter which way round they are read.
     let mut square = arena.tensor(n, n, Dtype::F32);
     let packed = PackedMatrix::new(cpu, arena, &Source::along_cols(&gram, n), n, n, precision);
-    multiply(cpu, &Source::along_cols(&gram, n), n, &packed, Output::F32(square.f32_mut()));
+    multiply(cpu, "muon: products", &Source::along_cols(&gram, n), n, &packed, Output::F32(square.f32_mut()));
     packed.give_back(arena);
 
     let mut factor = square;
@@ -142,7 +143,7 @@ pub(super) fn newton_schulz(cpu: &Cpu, arena: &mut Arena, x: &Tensor, dtype: Dty
         Dtype::F32 => Output::F32(next.f32_mut()),
         Dtype::Bf16 => Output::Bf16(next.as_mut_slice()),
     };
-    multiply(cpu, &left, rows, &packed, output);
+    multiply(cpu, "muon: products", &left, rows, &packed, output);
     packed.give_back(arena);
     arena.give_back(factor);
     next
