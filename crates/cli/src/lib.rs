@@ -15,5 +15,6 @@ pub mod stages;
 pub mod doctor;
 pub mod error;
 pub mod interrupt;
+pub mod profile;
 pub mod progress;
 pub mod report;

@@ -59,7 +59,7 @@ pub use ops::muon::Muon;
 pub use ops::qk_norm_rope::{Heads, RopeTable};
 pub use parameters::{Gradients, Moments, ParameterId, Parameters};
 pub use peak::{bandwidth_gbs, peak_gflops};
-pub use profile::{Entry, Profile};
+pub use profile::{Entry, Profile, Span};
 pub use simd::{Element, Isa, IsaError};
 pub use tape::{AttentionLayer, LossGradient, PackedParameters, Tape, Var};
 pub use tensor::{Arena, Dtype, Tensor};
@@ -102,7 +102,7 @@ impl Cpu {
         &self.threads
     }
 
-    /// Where the time goes, once it is started.
+    /// Where the time goes, while it is switched on.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile

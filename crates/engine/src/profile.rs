@@ -1,6 +1,6 @@
 //! Where the time of a step goes, operator by operator.
 //!
-//! Off until [`Profile::start`]; a span costs one load of a flag then. Spans nest: the time of an inner one is
+//! Off unless [`Profile::switch`] turns it on; a span costs one load of a flag then. Spans nest: the time of an inner one is
 //! not counted for the outer, so that all of them together are the time of the step.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct Entry {
     pub bytes: f64,
 }
 
-/// The time of every operator since it was started.
+/// The time of every operator while it was on.
 #[derive(Debug, Default)]
 pub struct Profile {
     on: AtomicBool,
@@ -36,10 +36,9 @@ struct State {
 }
 
 impl Profile {
-    /// Begins to measure, from zero.
-    pub fn start(&self) {
-        self.state().entries.clear();
-        self.on.store(true, Ordering::Relaxed);
+    /// Measures from now on, or no longer.
+    pub fn switch(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
     }
 
     /// What was measured, the operator that took longest first.
@@ -51,7 +50,7 @@ impl Profile {
     }
 
     /// Counts the time until the span is dropped, with work of so many operations on so many bytes.
-    pub(crate) fn span(&self, name: &'static str, flops: usize, bytes: usize) -> Option<Span<'_>> {
+    pub fn span(&self, name: &'static str, flops: usize, bytes: usize) -> Option<Span<'_>> {
         if !self.on.load(Ordering::Relaxed) {
             return None;
         }
@@ -67,7 +66,7 @@ impl Profile {
 /// An operator at work.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Span<'a> {
+pub struct Span<'a> {
     profile: &'a Profile,
     name: &'static str,
     flops: usize,
@@ -99,8 +98,8 @@ mod tests {
     #[test]
     fn inner_time_is_not_counted_twice() {
         let profile = Profile::default();
-        assert!(profile.span("before the start", 0, 0).is_none());
-        profile.start();
+        assert!(profile.span("not measured", 0, 0).is_none());
+        profile.switch(true);
         let began = Instant::now();
         let pause = || std::thread::sleep(Duration::from_millis(5));
         for _ in 0..2 {

@@ -147,7 +147,8 @@ impl<'a> Tape<'a> {
         }
     }
 
-    /// Uses matrices that were packed before: for generation, where they stay the same.
+    /// Uses matrices that were packed before: for generation, where they stay the same, and for several batches of
+    /// one step.
     #[must_use]
     pub fn with_packed(mut self, packed: &'a PackedParameters) -> Self {
         self.packed = Some(packed);
@@ -319,8 +320,12 @@ impl<'a> Tape<'a> {
             self.cpu,
             self.arena,
             &hidden_values,
-            head_values.f32(),
-            head_values.rows(),
+            &cross_entropy::Head {
+                values: head_values.f32(),
+                vocab: head_values.rows(),
+                packed: self.packed.and_then(|packed| packed.forward(head)),
+                packed_back: self.packed.and_then(|packed| packed.back(head)),
+            },
             &self.batch.targets,
             per_token,
             backward,
@@ -509,7 +514,7 @@ impl<'a> Tape<'a> {
 
     /// `x · weightᵀ` for `rows` rows of `x`, with the weight packed before or for this once.
     fn multiply_by(&mut self, x: &Source<'_>, rows: usize, weight: ParameterId, output: Output<'_>) {
-        if let Some(packed) = self.packed.and_then(|packed| packed.get(weight)) {
+        if let Some(packed) = self.packed.and_then(|packed| packed.forward(weight)) {
             multiply(self.cpu, "linear: forward", x, rows, packed, output);
             return;
         }
@@ -533,17 +538,16 @@ impl<'a> Tape<'a> {
         let weight_values = self.parameters.get(weight);
         let (out_features, in_features) = (weight_values.rows(), weight_values.cols());
         let mut dx = self.arena.tensor(dy.rows(), in_features, self.dtype);
-        let packed = PackedMatrix::new(
-            self.cpu,
-            self.arena,
-            &along_rows(weight_values),
-            in_features,
-            out_features,
-            precision,
-        );
-        let output = Output::overwrite(&mut dx);
-        multiply(self.cpu, "linear: input gradient", &along_cols(dy), dy.rows(), &packed, output);
-        packed.give_back(self.arena);
+        let (name, output) = ("linear: input gradient", Output::overwrite(&mut dx));
+        if let Some(packed) = self.packed.and_then(|packed| packed.back(weight)) {
+            multiply(self.cpu, name, &along_cols(dy), dy.rows(), packed, output);
+        } else {
+            let source = along_rows(weight_values);
+            let packed =
+                PackedMatrix::new(self.cpu, self.arena, &source, in_features, out_features, precision);
+            multiply(self.cpu, name, &along_cols(dy), dy.rows(), &packed, output);
+            packed.give_back(self.arena);
+        }
 
         let x_values = self.values[x.0].as_ref().expect("a value that is still kept");
         let packed = PackedMatrix::new(
@@ -617,28 +621,68 @@ fn cached_operands<'t>(
     }
 }
 
-/// Every matrix of a model, packed once for products with it.
+/// Every matrix of a model, packed once for many products with it.
 ///
 /// The same bits come out as with a tape that packs for itself, without the time that packing takes.
 #[derive(Debug)]
 pub struct PackedParameters {
-    matrices: Vec<Option<PackedMatrix>>,
+    dtype: Dtype,
+    /// Whether products of the way back are packed for as well.
+    both_ways: bool,
+    arena: Arena,
+    matrices: Vec<Option<PackedPair>>,
+}
+
+/// A matrix for the way forward, and for the way back.
+#[derive(Debug)]
+struct PackedPair {
+    forward: PackedMatrix,
+    back: Option<PackedMatrix>,
 }
 
 impl PackedParameters {
-    /// Packs all matrices for a tape of type `dtype`; vectors (one row) stay as they are.
+    /// Packs all matrices for forward passes of type `dtype`; vectors (one row) stay as they are.
     #[must_use]
     pub fn new(cpu: &Cpu, parameters: &Parameters, dtype: Dtype) -> Self {
-        let mut arena = Arena::default();
-        let mut pack = |matrix: &Tensor| {
-            let source = along_cols(matrix);
-            PackedMatrix::new(cpu, &mut arena, &source, matrix.rows(), matrix.cols(), dtype.into())
-        };
-        Self { matrices: parameters.iter().map(|matrix| (matrix.rows() > 1).then(|| pack(matrix))).collect() }
+        let mut packed = Self { dtype, both_ways: false, arena: Arena::default(), matrices: Vec::new() };
+        packed.update(cpu, parameters);
+        packed
     }
 
-    fn get(&self, id: ParameterId) -> Option<&PackedMatrix> {
-        self.matrices[id.index()].as_ref()
+    /// Nothing yet, for training of type `dtype`: to be filled by [`PackedParameters::update`] before the first of
+    /// several batches.
+    #[must_use]
+    pub fn for_training(dtype: Dtype) -> Self {
+        Self { dtype, both_ways: true, arena: Arena::default(), matrices: Vec::new() }
+    }
+
+    /// Packs all matrices anew, into the same memory.
+    pub fn update(&mut self, cpu: &Cpu, parameters: &Parameters) {
+        for pair in self.matrices.drain(..).flatten() {
+            pair.forward.give_back(&mut self.arena);
+            if let Some(back) = pair.back {
+                back.give_back(&mut self.arena);
+            }
+        }
+        let precision = self.dtype.into();
+        for matrix in parameters.iter() {
+            let (rows, cols) = (matrix.rows(), matrix.cols());
+            let pair = (rows > 1).then(|| PackedPair {
+                forward: PackedMatrix::new(cpu, &mut self.arena, &along_cols(matrix), rows, cols, precision),
+                back: self.both_ways.then(|| {
+                    PackedMatrix::new(cpu, &mut self.arena, &along_rows(matrix), cols, rows, precision)
+                }),
+            });
+            self.matrices.push(pair);
+        }
+    }
+
+    fn forward(&self, id: ParameterId) -> Option<&PackedMatrix> {
+        self.matrices[id.index()].as_ref().map(|pair| &pair.forward)
+    }
+
+    fn back(&self, id: ParameterId) -> Option<&PackedMatrix> {
+        self.matrices[id.index()].as_ref()?.back.as_ref()
     }
 }
 

@@ -58,23 +58,6 @@ fn main() {
     say(&info);
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("standard input is text");
-        if line == "profile" {
-            step.cpu.profile().start();
-            for _ in 0..3 {
-                step.run();
-            }
-            step.run();
-            for (name, e) in step.cpu.profile().entries() {
-                eprintln!(
-                    "{name:26} {:4} {:8.2} ms {:8.0} GF/s {:6.1} GB/s",
-                    e.calls,
-                    e.seconds * 250.0,
-                    e.flops / e.seconds / 1e9,
-                    e.bytes / e.seconds / 1e9
-                );
-            }
-            continue;
-        }
         let Some(n) = line.strip_prefix("go ") else { break };
         let n: usize = n.trim().parse().expect("`go` takes a number of steps");
         let began = Instant::now();

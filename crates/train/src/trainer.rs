@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use elmwood_data::PackedTokens;
-use elmwood_engine::{AdamW, Arena, Batch, Cpu, Gradients, LossGradient, Moments, Muon, Tape};
+use elmwood_engine::{AdamW, Arena, Batch, Gradients, LossGradient, Moments, Muon, PackedParameters, Tape};
 use elmwood_model::{FloatType, Model, OpenElmConfig, Weights};
 
 use crate::batches::{RowOrder, fill};
 use crate::checkpoint::{self, CHECKPOINTS, Progress, Restored, newest_checkpoint};
 use crate::evaluate::{HeldOutLoss, evaluate};
 use crate::metrics::MetricsWriter;
-use crate::{Error, Settings, StepMetrics, muon_moments};
+use crate::{Error, Machine, Settings, StepMetrics, muon_moments};
 
 /// What a run tells while it goes on.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ pub struct Outcome {
 }
 
 /// Trains a model of `config` on `data`, with checkpoints and metrics in `folder` and the final model in
-/// `folder/model`. If `folder` has checkpoints of the same run, goes on from there. `threads` is 0 for all
-/// cores. `interrupted` is asked after every step.
+/// `folder/model`. If `folder` has checkpoints of the same run, goes on from there.
+/// `interrupted` is asked after every step.
 ///
 /// # Errors
 /// [`Error`]; whatever it is, the newest whole checkpoint remains.
@@ -56,14 +56,14 @@ pub fn train(
     data: &PackedTokens,
     held_out: &PackedTokens,
     folder: &Path,
-    threads: usize,
+    machine: &Machine,
     interrupted: &dyn Fn() -> bool,
     observe: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome, Error> {
     settings.check()?;
     check_fit(settings, config, data)?;
     check_fit(&Settings { batch_rows: 1, grad_accum: 1, ..settings.clone() }, config, held_out)?;
-    let mut run = Run::start(settings, config, data, held_out, folder, threads, observe)?;
+    let mut run = Run::start(settings, config, data, held_out, folder, machine, observe)?;
     while run.progress.step < settings.steps {
         run.step(observe)?;
         if interrupted() && run.progress.step < settings.steps {
@@ -106,8 +106,10 @@ struct Run<'a> {
     data: &'a PackedTokens,
     held_out: &'a PackedTokens,
     folder: &'a Path,
-    cpu: Cpu,
+    machine: &'a Machine,
     arena: Arena,
+    /// The matrices packed for all batches of a step, where there are several.
+    packed: Option<PackedParameters>,
     model: Model,
     gradients: Gradients,
     moments: Moments,
@@ -127,7 +129,7 @@ impl<'a> Run<'a> {
         data: &'a PackedTokens,
         held_out: &'a PackedTokens,
         folder: &'a Path,
-        threads: usize,
+        machine: &'a Machine,
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<Self, Error> {
         let fingerprint = fingerprint(settings, config, data);
@@ -159,8 +161,9 @@ impl<'a> Run<'a> {
             data,
             held_out,
             folder,
-            cpu: Cpu::new(threads)?,
+            machine,
             arena: Arena::default(),
+            packed: (settings.grad_accum > 1).then(|| PackedParameters::for_training(settings.dtype.into())),
             gradients: Gradients::new(model.parameters()),
             order: RowOrder::new(data.rows(), settings.seed),
             batches: (0..settings.grad_accum).map(|_| Batch::new(data.seq_len())).collect(),
@@ -176,7 +179,9 @@ impl<'a> Run<'a> {
     /// One optimiser step, with what is due after it.
     fn step(&mut self, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         let started = Instant::now();
-        let settings = self.settings;
+        let (settings, cpu) = (self.settings, &self.machine.cpu);
+        cpu.profile().switch(self.machine.profile);
+        let whole_step = cpu.profile().span("everything else", 0, 0);
         let (step, lr) = (self.progress.step, settings.schedule().at(self.progress.step));
         let per_step = settings.rows_per_step() as u64;
         let rows = self.rows_of(step);
@@ -188,10 +193,16 @@ impl<'a> Run<'a> {
 
         self.gradients.clear();
         let (mut cross_entropy, mut squared_log_z) = (0.0, 0.0);
+        if let Some(packed) = &mut self.packed {
+            packed.update(cpu, self.model.parameters());
+        }
         for batch in &self.batches {
             let parameters = self.model.parameters();
-            let mut tape =
-                Tape::recording(&self.cpu, &mut self.arena, parameters, batch, settings.dtype.into());
+            let mut tape = Tape::recording(cpu, &mut self.arena, parameters, batch, settings.dtype.into())
+                .recomputing(self.machine.recompute);
+            if let Some(packed) = &self.packed {
+                tape = tape.with_packed(packed);
+            }
             let hidden = self.model.forward(&mut tape, None);
             let gradient = LossGradient {
                 gradients: &mut self.gradients,
@@ -204,7 +215,7 @@ impl<'a> Run<'a> {
             squared_log_z += loss.squared_log_z;
         }
         let loss = cross_entropy * per_target;
-        let grad_norm = self.gradients.norm(&self.cpu);
+        let grad_norm = self.gradients.norm(cpu);
         for (what, value) in [("loss", loss), ("length of the gradient", grad_norm)] {
             self.must_be_finite(what, value, step)?;
         }
@@ -219,7 +230,7 @@ impl<'a> Run<'a> {
         let clip =
             if settings.grad_clip > 0.0 { (settings.grad_clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         let parameters = self.model.parameters_mut();
-        self.moments.step(&self.cpu, &adamw, clip as f32, &mut self.gradients, parameters);
+        self.moments.step(cpu, &adamw, clip as f32, &mut self.gradients, parameters);
         if let Some(muon) = settings.muon {
             let muon = Muon {
                 lr: (lr / settings.lr * muon.lr) as f32,
@@ -228,8 +239,10 @@ impl<'a> Run<'a> {
                 dtype: settings.dtype.into(),
             };
             let (arena, gradients) = (&mut self.arena, &mut self.gradients);
-            self.moments.step_muon(&self.cpu, arena, &muon, clip as f32, gradients, parameters);
+            self.moments.step_muon(cpu, arena, &muon, clip as f32, gradients, parameters);
         }
+        drop(whole_step);
+        cpu.profile().switch(false);
         self.progress.step += 1;
         self.progress.rows += per_step;
         self.progress.tokens += targets as u64;
@@ -281,7 +294,8 @@ impl<'a> Run<'a> {
     /// The held-out loss of a part of the rows after step `step`, in nats per token.
     fn evaluate(&mut self, step: u64) -> Result<f64, Error> {
         let (dtype, rows) = (self.settings.dtype.into(), self.settings.eval_rows);
-        let loss = evaluate(&self.model, &self.cpu, &mut self.arena, dtype, self.held_out, rows).mean();
+        let loss =
+            evaluate(&self.model, &self.machine.cpu, &mut self.arena, dtype, self.held_out, rows).mean();
         self.must_be_finite("held-out loss", loss, step)?;
         Ok(loss)
     }
@@ -307,7 +321,14 @@ impl<'a> Run<'a> {
         let (settings, config) = (self.settings, self.model.config().clone());
         let checkpoints = self.folder.join(CHECKPOINTS);
         let mut judge = |model: &Model| {
-            evaluate(model, &self.cpu, &mut self.arena, settings.dtype.into(), self.held_out, usize::MAX)
+            evaluate(
+                model,
+                &self.machine.cpu,
+                &mut self.arena,
+                settings.dtype.into(),
+                self.held_out,
+                usize::MAX,
+            )
         };
         let last = judge(&self.model);
         let mean =

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use elmwood_data::PackedTokens;
-use elmwood_train::{METRICS, Settings, StepMetrics, newest_checkpoint, train};
+use elmwood_train::{METRICS, Machine, Settings, StepMetrics, newest_checkpoint, train};
 
 /// Names the folder in which the child of this test trains.
 const VARIABLE: &str = "ELMWOOD_TEST_RUN_FOLDER";
@@ -31,7 +31,8 @@ fn child() {
     let config = common::config(64);
     let muon = std::env::var_os(MUON).map(|_| common::MUON);
     let settings = Settings { steps: 300, muon, ..common::settings() };
-    train(&settings, &config, &data, &held_out, folder, 2, &|| false, &mut |_| {}).unwrap();
+    train(&settings, &config, &data, &held_out, folder, &Machine::new(2).unwrap(), &|| false, &mut |_| {})
+        .unwrap();
 }
 
 fn start(folder: &Path, muon: bool) -> Command {

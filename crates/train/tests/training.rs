@@ -8,7 +8,7 @@ use std::path::Path;
 
 use elmwood_data::PackedTokens;
 use elmwood_model::{SafetensorsFile, TensorRole, Weights, layout};
-use elmwood_train::{Dtype, Error, Event, Muon, Outcome, Settings, newest_checkpoint, train};
+use elmwood_train::{Dtype, Error, Event, Machine, Muon, Outcome, Settings, newest_checkpoint, train};
 
 fn data(folder: &Path) -> (PackedTokens, PackedTokens) {
     let corpus = |name, documents| common::corpus(&folder.join(name), documents, 64);
@@ -25,8 +25,16 @@ fn run(settings: &Settings, folder: &Path, threads: usize) -> Result<(Outcome, V
     };
     let folder = folder.join("run");
     fs::create_dir_all(&folder).unwrap();
-    let outcome =
-        train(settings, &common::config(64), &data, &held_out, &folder, threads, &|| false, &mut observe)?;
+    let outcome = train(
+        settings,
+        &common::config(64),
+        &data,
+        &held_out,
+        &folder,
+        &Machine::new(threads).unwrap(),
+        &|| false,
+        &mut observe,
+    )?;
     Ok((outcome, losses))
 }
 
@@ -61,8 +69,17 @@ fn one_batch_is_learned_by_heart() {
     let settings = Settings { dtype: Dtype::F32, save_every: 300, ..settings };
     let run = folder.path().join("run");
     fs::create_dir(&run).unwrap();
-    let outcome =
-        train(&settings, &common::config(64), &data, &data, &run, 2, &|| false, &mut |_| {}).unwrap();
+    let outcome = train(
+        &settings,
+        &common::config(64),
+        &data,
+        &data,
+        &run,
+        &Machine::new(2).unwrap(),
+        &|| false,
+        &mut |_| {},
+    )
+    .unwrap();
     // What remains is the first token of each document, which nothing tells in advance.
     assert!(outcome.last.mean() < 0.1, "{} nats per token", outcome.last.mean());
 }
@@ -106,7 +123,17 @@ fn a_damaged_checkpoint_is_passed_over_and_said_to_be() {
         }
     };
     let config = common::config(64);
-    let again = train(&settings, &config, &data, &held_out, &run_folder, 2, &|| false, &mut observe).unwrap();
+    let again = train(
+        &settings,
+        &config,
+        &data,
+        &held_out,
+        &run_folder,
+        &Machine::new(2).unwrap(),
+        &|| false,
+        &mut observe,
+    )
+    .unwrap();
     assert!(told.get());
     assert!(Weights::load(again.model).unwrap() == want);
 }
@@ -178,14 +205,20 @@ fn interrupted_it_saves_and_goes_on() {
     let quiet = &mut |_: Event<'_>| {};
     fs::create_dir(&whole).unwrap();
     fs::create_dir(&stopped).unwrap();
-    let want = train(&settings, &config, &data, &held_out, &whole, 2, &|| false, quiet).unwrap();
+    let want =
+        train(&settings, &config, &data, &held_out, &whole, &Machine::new(2).unwrap(), &|| false, quiet)
+            .unwrap();
     let steps = Cell::new(0);
     let interrupt = || {
         steps.set(steps.get() + 1);
         steps.get() == 7
     };
-    let error = train(&settings, &config, &data, &held_out, &stopped, 2, &interrupt, quiet).unwrap_err();
+    let error =
+        train(&settings, &config, &data, &held_out, &stopped, &Machine::new(2).unwrap(), &interrupt, quiet)
+            .unwrap_err();
     assert!(matches!(error, Error::Interrupted { step: 7 }), "{error}");
-    let got = train(&settings, &config, &data, &held_out, &stopped, 2, &|| false, quiet).unwrap();
+    let got =
+        train(&settings, &config, &data, &held_out, &stopped, &Machine::new(2).unwrap(), &|| false, quiet)
+            .unwrap();
     assert_eq!(want.held_out, got.held_out);
 }

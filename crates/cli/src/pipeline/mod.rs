@@ -40,6 +40,7 @@ pub struct Pipeline<'a> {
     recipe: &'a Recipe,
     run: &'a Run,
     session: &'a Session,
+    profile: bool,
 }
 
 /// The stages up to the packed tokens, and all the way.
@@ -86,7 +87,13 @@ impl<'a> Pipeline<'a> {
     /// The stages of `recipe` in the folder of `run`.
     #[must_use]
     pub fn new(recipe: &'a Recipe, run: &'a Run, session: &'a Session) -> Self {
-        Self { recipe, run, session }
+        Self { recipe, run, session, profile: false }
+    }
+
+    /// Measures where the time of training goes; the summary of that stage holds it.
+    #[must_use]
+    pub fn profiling(self, profile: bool) -> Self {
+        Self { profile, ..self }
     }
 
     /// Everything: from pages to a judged model.

@@ -5,11 +5,12 @@ use std::fs;
 use anyhow::Context;
 use elmwood_data::PackedTokens;
 use elmwood_model::{OpenElmConfig, Scaling, Weights, counts};
-use elmwood_train::{Event, Muon, Outcome, Settings, train};
+use elmwood_train::{Event, Machine, Muon, Outcome, Settings, train};
 use serde_json::{Value, json};
 
 use super::{Corpus, HELD_OUT_ROWS, Pipeline, TOKENIZER, TRAIN_ROWS, damaged, to_value};
 use crate::interrupt;
+use crate::profile::ProfileTable;
 use crate::progress::Unit;
 use crate::recipe::{Dtype, Optimizer, Preset, Train};
 use crate::stages::{Finished, Stage};
@@ -33,7 +34,11 @@ impl Pipeline<'_> {
         self.run.stage(&stage, |folder, progress| {
             let per_step = settings.rows_per_step() * train_rows.seq_len();
             let task = progress.task("train", Some(settings.steps * per_step as u64), Unit::Count("tokens"));
-            let threads = self.recipe.train.threads.unwrap_or(0);
+            let machine = Machine {
+                recompute: self.recipe.train.recompute,
+                profile: self.profile,
+                ..Machine::new(self.recipe.train.threads.unwrap_or(0))?
+            };
             let mut held_out_loss = String::new();
             let mut observe = |event: Event<'_>| match event {
                 Event::Resumed(state, skipped) => {
@@ -58,7 +63,7 @@ impl Pipeline<'_> {
                 &train_rows,
                 &held_out,
                 folder,
-                threads,
+                &machine,
                 &interrupt::requested,
                 &mut observe,
             );
@@ -70,7 +75,12 @@ impl Pipeline<'_> {
                 outcome => outcome?,
             };
             task.finish();
-            Ok(describe(&outcome, &config, &settings))
+            let mut summary = describe(&outcome, &config, &settings);
+            if self.profile {
+                let profile = ProfileTable::measure(&machine.cpu, settings.dtype.into());
+                summary["profile"] = to_value(&profile);
+            }
+            Ok(summary)
         })
     }
 

@@ -41,27 +41,42 @@ pub(crate) struct Backward<'a> {
     pub(crate) fresh: bool,
 }
 
-/// The loss of `hidden[tokens, features]` under `head[vocab, features]`; writes −log p of every target
+/// The output matrix.
+pub(crate) struct Head<'a> {
+    /// `[vocab, features]`.
+    pub(crate) values: &'a [f32],
+    pub(crate) vocab: usize,
+    /// The same packed for either way, where it was packed before.
+    pub(crate) packed: Option<&'a PackedMatrix>,
+    pub(crate) packed_back: Option<&'a PackedMatrix>,
+}
+
+/// The loss of `hidden[tokens, features]` under a head; writes −log p of every target
 /// (0 where there is none) to `per_token`.
 #[expect(clippy::too_many_arguments, reason = "everything that the fused operator touches")]
 pub(crate) fn cross_entropy(
     cpu: &Cpu,
     arena: &mut Arena,
     hidden: &Tensor,
-    head: &[f32],
-    vocab: usize,
+    head: &Head<'_>,
     targets: &[u32],
     per_token: &mut [f32],
     mut backward: Option<Backward<'_>>,
 ) -> Loss {
     let features = hidden.cols();
     let precision = Precision::from(hidden.dtype());
-    let along_features = Source::along_cols(Values::F32(head), features);
-    let packed = PackedMatrix::new(cpu, arena, &along_features, vocab, features, precision);
-    let packed_back = backward.as_ref().map(|_| {
-        let along_vocab = Source::along_rows(Values::F32(head), features);
+    let vocab = head.vocab;
+    // Packed here and given back below, unless it was before.
+    let own = head.packed.is_none().then(|| {
+        let along_features = Source::along_cols(Values::F32(head.values), features);
+        PackedMatrix::new(cpu, arena, &along_features, vocab, features, precision)
+    });
+    let own_back = (backward.is_some() && head.packed_back.is_none()).then(|| {
+        let along_vocab = Source::along_rows(Values::F32(head.values), features);
         PackedMatrix::new(cpu, arena, &along_vocab, features, vocab, precision)
     });
+    let packed = head.packed.or(own.as_ref()).expect("packed before or here");
+    let packed_back = head.packed_back.or(own_back.as_ref());
     let chunk = CHUNK.min(hidden.rows().max(1));
     let mut logits = arena.tensor(chunk, vocab, Dtype::F32);
     let mut dlogits = backward.as_ref().map(|_| arena.tensor(chunk, vocab, hidden.dtype()));
@@ -72,10 +87,10 @@ pub(crate) fn cross_entropy(
         let range = first..first + rows;
         let x = rows_of(hidden, first, rows);
         let logits = &mut logits.f32_mut()[..rows * vocab];
-        multiply(cpu, "head: forward", &Source::along_cols(x, features), rows, &packed, Output::F32(logits));
+        multiply(cpu, "head: forward", &Source::along_cols(x, features), rows, packed, Output::F32(logits));
         let squares = &mut squared_log_z.f32_mut()[..rows];
         let chunk_loss = &mut per_token[range.clone()];
-        match (&mut backward, &mut dlogits, &packed_back) {
+        match (&mut backward, &mut dlogits, packed_back) {
             (Some(backward), Some(dlogits), Some(packed_back)) => {
                 let scales = (backward.z, backward.grad_scale);
                 match dlogits.dtype() {
@@ -155,8 +170,7 @@ pub(crate) fn cross_entropy(
         backward.dhead.fill(0.0);
     }
     loss.targets = targets.iter().filter(|target| **target != NO_TARGET).count();
-    packed.give_back(arena);
-    if let Some(packed) = packed_back {
+    for packed in [own, own_back].into_iter().flatten() {
         packed.give_back(arena);
     }
     for tensor in [logits, squared_log_z].into_iter().chain(dlogits) {

@@ -7,7 +7,7 @@ use super::{
     slopes, unit, widen,
 };
 use crate::matmul::Values;
-use crate::ops::cross_entropy::{Backward, Loss, NO_TARGET, cross_entropy};
+use crate::ops::cross_entropy::{Backward, Head, Loss, NO_TARGET, cross_entropy};
 use crate::tensor::Arena;
 use crate::testing::random;
 use crate::{Cpu, Dtype, Element, Isa, Tensor};
@@ -88,7 +88,8 @@ impl Case {
         let mut per_token = vec![f32::NAN; self.tokens];
         let mut loss_with = |backward: Option<Backward<'_>>, per_token: &mut [f32]| {
             let Self { head, vocab, targets, .. } = self;
-            cross_entropy(cpu, &mut arena, &hidden, head, *vocab, targets, per_token, backward)
+            let head = Head { values: head, vocab: *vocab, packed: None, packed_back: None };
+            cross_entropy(cpu, &mut arena, &hidden, &head, targets, per_token, backward)
         };
         let alone = loss_with(None, &mut per_token);
         let mut dhidden = Tensor::zeros(self.tokens, self.features, self.dtype);
@@ -375,7 +376,8 @@ impl Case {
             Backward { z: self.z, grad_scale: 1.0, dhidden: &mut dhidden, dhead: &mut dhead, fresh: true };
         let (hidden, Self { head, vocab, targets, .. }) = (self.hidden_tensor(), self);
         let arena = &mut Arena::default();
-        let loss = cross_entropy(cpu, arena, &hidden, head, *vocab, targets, &mut per_token, Some(backward));
+        let head = Head { values: head, vocab: *vocab, packed: None, packed_back: None };
+        let loss = cross_entropy(cpu, arena, &hidden, &head, targets, &mut per_token, Some(backward));
         (loss, [per_token, dhidden.to_f32_vec(), dhead, Vec::new()])
     }
 }
