@@ -53,7 +53,6 @@ pub(crate) struct Head<'a> {
 
 /// The loss of `hidden[tokens, features]` under a head; writes −log p of every target
 /// (0 where there is none) to `per_token`.
-#[expect(clippy::too_many_arguments, reason = "everything that the fused operator touches")]
 pub(crate) fn cross_entropy(
     cpu: &Cpu,
     arena: &mut Arena,

@@ -27,12 +27,22 @@ pub(crate) struct Gradients<'a, E> {
     pub(crate) dqkv: &'a mut [E],
 }
 
-/// Units from one row of probabilities and score gradients to the next.
-const PITCH: usize = 128;
+/// Queries of a block of scores.
+const BLOCK_QUERIES: usize = 256;
+/// Parts of a block begin and end at multiples of this: whole panels and groups of every instruction set.
+const GRANULE: usize = 32;
 
-/// Rows and columns of a block of scores: whole tiles, panels and groups.
-fn block_side(geometry: Geometry) -> usize {
+/// Keys of a block of scores: whole tiles and granules.
+fn block_keys(geometry: Geometry) -> usize {
     if 128 % geometry.rows == 0 { 128 } else { 96 }
+}
+
+/// Units from one row of probabilities and score gradients to the next.
+fn pitch(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => BLOCK_QUERIES,
+        Precision::Bf16 => BLOCK_QUERIES / 2,
+    }
 }
 
 /// A matrix packed block by block: block `i` begins at `i * stride` units.
@@ -54,10 +64,11 @@ struct Scratch {
     douts_by_token: AlignedVec<u32>,
     douts_by_coordinate: AlignedVec<u32>,
     keys_by_coordinate: AlignedVec<u32>,
-    /// Scores, then probabilities; products with the values, then score gradients.
+    /// Of a tile of keys: scores, then probabilities; products with the values.
     scores: AlignedVec<f32>,
     dscores: AlignedVec<f32>,
     probabilities: AlignedVec<u32>,
+    /// Score gradients of a block of keys.
     gradients: AlignedVec<u32>,
     left: AlignedVec<u32>,
     deltas: AlignedVec<f32>,
@@ -108,7 +119,7 @@ pub(crate) fn backward<E: Element>(
                     scratch.deltas[i] = dot(cpu.isa, &out[range.clone()], &dout[range]);
                     scratch.log_sums[i] = log_sums[at];
                 }
-                for key in (0..mask.keys).step_by(block_side(geometry)) {
+                for key in (0..mask.keys).step_by(block_keys(geometry)) {
                     key_block(cpu, x, geometry, key, scratch);
                 }
                 for i in 0..mask.queries {
@@ -143,7 +154,7 @@ fn pack_keys(
     scratch: &mut Scratch,
 ) {
     let (dim, keys) = (x.heads.dim, x.mask.keys);
-    let side = block_side(geometry);
+    let side = block_keys(geometry);
     for (view, packed) in [(x.key, &mut scratch.keys), (x.value, &mut scratch.values)] {
         let source = view.by_coordinate(token, head * dim);
         packed.stride = geometry.packed_rows(side) * geometry.format.units(dim);
@@ -215,136 +226,162 @@ fn pack_right(
 
 /// Adds the part of all gradients that goes through one block of keys.
 fn key_block(cpu: &Cpu, x: &Operands<'_>, geometry: Geometry, key: usize, scratch: &mut Scratch) {
-    let side = block_side(geometry);
+    let (dim, format, pitch) = (x.heads.dim, geometry.format, pitch(x.precision));
+    let side = block_keys(geometry);
     let keys = side.min(x.mask.keys - key);
-    let last_query = scratch.ends[key + keys - 1];
-    // Queries before the keys do not see them; blocks of queries begin at multiples of `side`, as keys do.
-    for query in (key..last_query).step_by(side) {
-        let queries = side.min(x.mask.queries - query);
-        let (dim, precision, format) = (x.heads.dim, x.precision, geometry.format);
-        let dim_units = format.units(dim);
-        let token_stride = format.units(x.mask.keys) * geometry.width;
-        let strip_rows = geometry.rows;
-        scratch.scores.grow(strip_rows * side);
-        scratch.dscores.grow(strip_rows * side);
-        scratch.probabilities.grow(side * PITCH);
-        scratch.gradients.grow(side * PITCH);
-        for strip in (0..keys).step_by(strip_rows) {
-            // So few keys at a time that scores stay in the first-level cache until they are probabilities.
-            let strip = strip..(strip + strip_rows).min(keys);
-            let product = |a: &Packed, b: &[u32], c: &mut [f32]| {
-                let block = Block {
-                    a: Left::Packed(
-                        &a.units[key / side * a.stride + strip.start * dim_units..],
-                        Layout::Lines,
-                    ),
-                    rows: strip.len(),
-                    b: &b[query * dim_units..],
-                    panel_stride: dim_units * geometry.width,
-                    cols: queries,
-                    groups: format.groups(dim),
-                    geometry,
-                };
-                // SAFETY: the result is this thread's own, as many rows of `side`.
-                unsafe { multiply_block(cpu.isa, &block, Target::f32(c.as_mut_ptr(), side, false)) };
-            };
-            product(&scratch.keys, &scratch.queries_by_token, &mut scratch.scores);
-            product(&scratch.values, &scratch.douts_by_token, &mut scratch.dscores);
-            match precision {
-                Precision::F32 => score_gradients::<f32>(cpu, x, key, strip, query, queries, side, scratch),
-                Precision::Bf16 => score_gradients::<bf16>(cpu, x, key, strip, query, queries, side, scratch),
+    scratch.scores.grow(geometry.rows * BLOCK_QUERIES);
+    scratch.dscores.grow(geometry.rows * BLOCK_QUERIES);
+    scratch.probabilities.grow(geometry.rows * pitch);
+    scratch.gradients.grow(side * pitch);
+    scratch.left.grow(geometry.packed_rows(geometry.rows) * format.units(BLOCK_QUERIES.max(side)));
+    // Queries before the keys do not see them.
+    let (first_query, last_query) = (key / BLOCK_QUERIES * BLOCK_QUERIES, scratch.ends[key + keys - 1]);
+    for query in (first_query..last_query).step_by(BLOCK_QUERIES) {
+        let queries = BLOCK_QUERIES.min(x.mask.queries - query);
+        // So few keys at a time that scores stay in the first-level cache until they are used.
+        for strip in (0..keys).step_by(geometry.rows) {
+            let strip = strip..(strip + geometry.rows).min(keys);
+            // The queries that see any of these keys, from a whole granule on.
+            let from = (key + strip.start).saturating_sub(query) / GRANULE * GRANULE;
+            let to = scratch.ends[key + strip.end - 1].saturating_sub(query).min(queries);
+            if from < to {
+                strip_of_keys(cpu, x, geometry, key, strip, query, from..to, scratch);
+            } else {
+                scratch.gradients[strip.start * pitch..strip.end * pitch].fill(0);
             }
         }
-
-        // dV += Pᵀ · dO and dK += dSᵀ · Q: the rows are keys, the reduction goes over the queries.
-        scratch.left.grow(geometry.packed_rows(side) * format.units(side));
-        let over_queries = [
-            (&scratch.probabilities, &scratch.douts_by_coordinate, &mut scratch.dv),
-            (&scratch.gradients, &scratch.queries_by_coordinate, &mut scratch.dk),
-        ];
-        for (matrix, right, gradient) in over_queries {
-            let a = if geometry.loads_rows(keys, PITCH) && queries.is_multiple_of(format.group_elements()) {
-                Left::Rows(matrix, PITCH)
-            } else {
-                let (values, pitch) = values_of(matrix, precision);
-                let tiling = left_tiling(geometry, Layout::Lines, queries);
-                let source = Source::along_cols(values, pitch);
-                pack(cpu.isa, &source, 0..keys, 0..queries, tiling, &mut scratch.left);
-                Left::Packed(&scratch.left, Layout::Lines)
-            };
+        // dQ += dS · K: the rows are queries, the reduction goes over the keys that they see.
+        let values = values_of(&scratch.gradients, x.precision);
+        let source = Source::along_rows(values, BLOCK_QUERIES);
+        let layout = geometry.layout_for(&source);
+        let seen_by = |query: usize| (query + 1).saturating_sub(key).min(keys);
+        for tile in (0..queries).step_by(geometry.rows) {
+            let tile = tile..(tile + geometry.rows).min(queries);
+            let seen = seen_by(query + tile.end - 1);
+            if seen == 0 || query + tile.start >= last_query {
+                continue;
+            }
+            let tiling = left_tiling(geometry, layout, seen);
+            pack(cpu.isa, &source, tile.clone(), 0..seen, tiling, &mut scratch.left);
             let block = Block {
-                a,
-                rows: keys,
-                b: &right[format.units(query) * geometry.width..],
-                panel_stride: token_stride,
+                a: Left::Packed(&scratch.left, layout),
+                rows: tile.len(),
+                b: &scratch.keys_by_coordinate[format.units(key) * geometry.width..],
+                panel_stride: format.units(x.mask.keys) * geometry.width,
                 cols: dim,
-                groups: format.groups(queries),
+                groups: format.groups(seen),
                 geometry,
             };
-            let target = &mut gradient[key * dim..(key + keys) * dim];
+            let target = &mut scratch.dq[(query + tile.start) * dim..(query + tile.end) * dim];
             // SAFETY: the gradient is this thread's own.
             unsafe { multiply_block(cpu.isa, &block, Target::f32(target.as_mut_ptr(), dim, true)) };
         }
-        // dQ += dS · K: the rows are queries, the reduction goes over the keys.
-        let (values, pitch) = values_of(&scratch.gradients, precision);
-        let source = Source::along_rows(values, pitch);
-        let layout = geometry.layout_for(&source);
-        let tiling = left_tiling(geometry, layout, keys);
-        pack(cpu.isa, &source, 0..queries, 0..keys, tiling, &mut scratch.left);
+    }
+}
+
+/// Probabilities and score gradients of a tile of keys and the queries `seen` of a block, and what they add to the
+/// gradients of these keys and values.
+#[expect(clippy::too_many_arguments, reason = "a block of scores takes this many")]
+fn strip_of_keys(
+    cpu: &Cpu,
+    x: &Operands<'_>,
+    geometry: Geometry,
+    key: usize,
+    strip: Range<usize>,
+    query: usize,
+    seen: Range<usize>,
+    scratch: &mut Scratch,
+) {
+    let (dim, format, pitch) = (x.heads.dim, geometry.format, pitch(x.precision));
+    let dim_units = format.units(dim);
+    let side = block_keys(geometry);
+    let product = |a: &Packed, b: &[u32], c: &mut [f32]| {
         let block = Block {
-            a: Left::Packed(&scratch.left, layout),
-            rows: queries,
-            b: &scratch.keys_by_coordinate[format.units(key) * geometry.width..],
-            panel_stride: token_stride,
-            cols: dim,
-            groups: format.groups(keys),
+            a: Left::Packed(&a.units[key / side * a.stride + strip.start * dim_units..], Layout::Lines),
+            rows: strip.len(),
+            b: &b[(query + seen.start) * dim_units..],
+            panel_stride: dim_units * geometry.width,
+            cols: seen.len(),
+            groups: format.groups(dim),
             geometry,
         };
-        let target = &mut scratch.dq[query * dim..(query + queries) * dim];
+        let target = Target::f32(c[seen.start..].as_mut_ptr(), BLOCK_QUERIES, false);
+        // SAFETY: the result is this thread's own, as many rows of `BLOCK_QUERIES`.
+        unsafe { multiply_block(cpu.isa, &block, target) };
+    };
+    product(&scratch.keys, &scratch.queries_by_token, &mut scratch.scores);
+    product(&scratch.values, &scratch.douts_by_token, &mut scratch.dscores);
+    match x.precision {
+        Precision::F32 => score_gradients::<f32>(cpu, x, key, &strip, query, &seen, scratch),
+        Precision::Bf16 => score_gradients::<bf16>(cpu, x, key, &strip, query, &seen, scratch),
+    }
+
+    // dV += Pᵀ · dO and dK += dSᵀ · Q: the rows are keys, the reduction goes over the queries.
+    let groups = format.groups(seen.len());
+    let over_queries = [
+        (&scratch.probabilities[..], &scratch.douts_by_coordinate, &mut scratch.dv),
+        (&scratch.gradients[strip.start * pitch..], &scratch.queries_by_coordinate, &mut scratch.dk),
+    ];
+    for (matrix, right, gradient) in over_queries {
+        let a = if geometry.loads_rows(strip.len(), pitch) {
+            Left::Rows(&matrix[seen.start * pitch / BLOCK_QUERIES..], pitch)
+        } else {
+            let source = Source::along_cols(values_of(matrix, x.precision), BLOCK_QUERIES);
+            let tiling = left_tiling(geometry, Layout::Lines, seen.len());
+            pack(cpu.isa, &source, 0..strip.len(), seen.clone(), tiling, &mut scratch.left);
+            Left::Packed(&scratch.left, Layout::Lines)
+        };
+        let block = Block {
+            a,
+            rows: strip.len(),
+            b: &right[format.units(query + seen.start) * geometry.width..],
+            panel_stride: format.units(x.mask.keys) * geometry.width,
+            cols: dim,
+            groups,
+            geometry,
+        };
+        let target = &mut gradient[(key + strip.start) * dim..(key + strip.end) * dim];
         // SAFETY: the gradient is this thread's own.
         unsafe { multiply_block(cpu.isa, &block, Target::f32(target.as_mut_ptr(), dim, true)) };
     }
 }
 
-/// Rows [`PITCH`] units apart as elements, and the elements between them.
-fn values_of(units: &[u32], precision: Precision) -> (Values<'_>, usize) {
+/// Rows of probabilities or score gradients as elements, [`BLOCK_QUERIES`] apart.
+fn values_of(units: &[u32], precision: Precision) -> Values<'_> {
     match precision {
-        Precision::F32 => (Values::F32(bytemuck::cast_slice(units)), PITCH),
-        Precision::Bf16 => (Values::Bf16(bytemuck::cast_slice(units)), 2 * PITCH),
+        Precision::F32 => Values::F32(bytemuck::cast_slice(units)),
+        Precision::Bf16 => Values::Bf16(bytemuck::cast_slice(units)),
     }
 }
 
-/// Probabilities and score gradients of the rows `strip` of a block; rows are keys.
-#[expect(clippy::too_many_arguments, reason = "a block of scores takes this many")]
+/// Probabilities and score gradients of the rows `strip` of a block for the queries `seen`; rows are keys.
 fn score_gradients<D: Element>(
     cpu: &Cpu,
     x: &Operands<'_>,
     key: usize,
-    strip: Range<usize>,
+    strip: &Range<usize>,
     query: usize,
-    queries: usize,
-    side: usize,
+    seen: &Range<usize>,
     scratch: &mut Scratch,
 ) {
-    let pitch = PITCH * 4 / size_of::<D>();
     let probabilities: &mut [D] = bytemuck::cast_slice_mut(&mut scratch.probabilities);
     let gradients: &mut [D] = bytemuck::cast_slice_mut(&mut scratch.gradients);
     for i in strip.clone() {
-        let low = (key + i).saturating_sub(query).min(queries);
-        let high = scratch.ends[key + i].saturating_sub(query).min(queries).max(low);
-        let row = i * pitch..i * pitch + queries;
-        let (p, ds) = (&mut probabilities[row.clone()], &mut gradients[row]);
-        for out in [&mut *p, &mut *ds] {
-            out[..low].fill(D::ZERO);
-            out[high..].fill(D::ZERO);
-        }
-        let row = (i - strip.start) * side;
-        let seen = row + low..row + high;
+        let row = (i - strip.start) * BLOCK_QUERIES;
+        let p = &mut probabilities[row..row + BLOCK_QUERIES];
+        let ds = &mut gradients[i * BLOCK_QUERIES..][..BLOCK_QUERIES];
+        let low = (key + i).saturating_sub(query).clamp(seen.start, seen.end);
+        let high = scratch.ends[key + i].saturating_sub(query).clamp(low, seen.end);
+        // Products with these rows take whole granules; the way to the queries takes all of a row.
+        p[seen.start..low].fill(D::ZERO);
+        p[high..seen.end.next_multiple_of(GRANULE)].fill(D::ZERO);
+        ds[..low].fill(D::ZERO);
+        ds[high..].fill(D::ZERO);
         let range = query + low..query + high;
         gradient_row(
             cpu.isa,
-            &scratch.scores[seen.clone()],
-            &scratch.dscores[seen],
+            &scratch.scores[row + low..row + high],
+            &scratch.dscores[row + low..row + high],
             &scratch.log_sums[range.clone()],
             &scratch.deltas[range],
             x.scale_log2(),

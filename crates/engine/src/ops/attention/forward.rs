@@ -1,14 +1,14 @@
 //! The way forward: blocks of queries against blocks of keys, the softmax corrected as it goes.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use half::bf16;
 
 use super::{Operands, block_queries};
 use crate::Cpu;
 use crate::matmul::{
-    Block, Format, Geometry, Layout, Left, Source, Target, Values, left_tiling, multiply_block, pack,
-    right_tiling,
+    Block, Format, Geometry, Layout, Left, Source, Target, left_tiling, multiply_block, pack, right_tiling,
 };
 use crate::simd::{Element, Simd, exp2, for_lanes, kernel, load, store};
 use crate::tensor::{AlignedVec, Arena};
@@ -16,19 +16,17 @@ use crate::threads::Parts;
 
 /// Keys of a block: whole panels and whole groups of every instruction set.
 const BLOCK_KEYS: usize = 256;
-/// Tiles of queries whose scores are turned into probabilities while they are in the first-level cache.
-const STRIP_TILES: usize = 1;
 /// Units from one row of probabilities to the next.
 const PITCH: usize = 256;
 
 #[derive(Default)]
 struct Scratch {
     queries: AlignedVec<u32>,
-    /// Rows of f32 or bf16 as wide as a block of scores is, [`PITCH`] units apart.
+    /// Of a tile of queries: scores, and probabilities in rows of f32 or bf16, [`PITCH`] units apart.
+    scores: AlignedVec<f32>,
     probabilities: AlignedVec<u32>,
     /// The same as a left operand, where they cannot be used as they are.
     left: AlignedVec<u32>,
-    scores: AlignedVec<f32>,
     sums: AlignedVec<f32>,
     /// Per query: the largest score so far (in units of log 2), and the sum of exponentials below it.
     largest: Vec<f32>,
@@ -117,9 +115,11 @@ fn query_block(
     let dim_units = format.units(heads.dim);
     let packed_rows = geometry.packed_rows(rows);
     scratch.queries.grow(packed_rows * dim_units);
-    scratch.probabilities.grow(rows * PITCH);
-    scratch.scores.grow(rows * BLOCK_KEYS);
+    scratch.scores.grow(geometry.rows * BLOCK_KEYS);
+    scratch.probabilities.grow(geometry.rows * PITCH);
+    scratch.left.grow(geometry.packed_rows(geometry.rows) * format.units(BLOCK_KEYS));
     scratch.sums.grow(rows * heads.dim);
+    scratch.sums[..rows * heads.dim].fill(0.0);
     scratch.largest.clear();
     scratch.largest.resize(rows, f32::NEG_INFINITY);
     scratch.totals.clear();
@@ -130,77 +130,92 @@ fn query_block(
     pack(cpu.isa, &query, first..first + rows, 0..heads.dim, tiling, &mut scratch.queries);
     let starts = &mask.starts[batch_row * mask.queries + first..][..rows];
     let end = mask.past() + first + rows;
-    let mut key = starts[0] as usize / BLOCK_KEYS * BLOCK_KEYS;
-    let mut continued = false;
-    while key < end {
-        // Trimmed to whole panels and groups around the last visible key.
-        let cols = (end - key).min(BLOCK_KEYS);
-        let groups = format.groups(cols);
-        for strip in (0..rows).step_by(STRIP_TILES * geometry.rows) {
-            let strip = strip..(strip + STRIP_TILES * geometry.rows).min(rows);
-            let product = Block {
-                a: Left::Packed(&scratch.queries[strip.start * dim_units..], Layout::Lines),
-                rows: strip.len(),
-                b: &keys[key * dim_units..],
-                panel_stride: dim_units * geometry.width,
-                cols,
-                groups: format.groups(heads.dim),
-                geometry,
-            };
-            // SAFETY: the scores are this thread's own, as many rows of `BLOCK_KEYS`.
-            unsafe {
-                multiply_block(
-                    cpu.isa,
-                    &product,
-                    Target::f32(scratch.scores.as_mut_ptr(), BLOCK_KEYS, false),
-                );
-            };
-            for i in strip.clone() {
-                let low = (starts[i] as usize).saturating_sub(key).min(cols);
-                let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
-                let scores = &scratch.scores[(i - strip.start) * BLOCK_KEYS..];
-                let scores = &scores[..groups * format.group_elements()];
-                let out = &mut scratch.probabilities[i * PITCH..][..PITCH];
-                let state = (scratch.largest[i], scratch.totals[i]);
-                let softmax = if format == Format::Bf16 { softmax_row::<bf16> } else { softmax_row::<f32> };
-                let (largest, total, correction) =
-                    softmax(cpu.isa, scores, low, high, x.scale_log2(), state, out);
-                (scratch.largest[i], scratch.totals[i]) = (largest, total);
-                if continued && correction != 1.0 {
-                    let sums = &mut scratch.sums[i * heads.dim..(i + 1) * heads.dim];
-                    crate::elementwise::scale(cpu.isa, correction, sums);
-                }
+    for key in (starts[0] as usize / BLOCK_KEYS * BLOCK_KEYS..end).step_by(BLOCK_KEYS) {
+        // One tile of queries at a time: its scores stay in the first-level cache until they are used.
+        for tile in (0..rows).step_by(geometry.rows) {
+            let tile = tile..(tile + geometry.rows).min(rows);
+            // Trimmed to whole panels and groups around the last key that the tile sees.
+            let cols = (mask.past() + first + tile.end).saturating_sub(key).min(BLOCK_KEYS);
+            if cols > 0 {
+                query_tile(cpu, x, geometry, keys, values, key, cols, first, tile, starts, scratch);
             }
         }
-        let probabilities = if geometry.loads_rows(rows, PITCH) {
-            Left::Rows(&scratch.probabilities, PITCH)
-        } else {
-            let values = match format {
-                Format::Bf16 => Values::Bf16(bytemuck::cast_slice(&scratch.probabilities)),
-                _ => Values::F32(bytemuck::cast_slice(&scratch.probabilities)),
-            };
-            let source = Source::along_cols(values, if format == Format::Bf16 { 2 * PITCH } else { PITCH });
-            let tiling = left_tiling(geometry, Layout::Lines, cols);
-            scratch.left.grow(packed_rows * format.units(BLOCK_KEYS));
-            pack(cpu.isa, &source, 0..rows, 0..cols, tiling, &mut scratch.left);
-            Left::Packed(&scratch.left, Layout::Lines)
-        };
-        let product = Block {
-            a: probabilities,
-            rows,
-            b: &values[format.units(key) * geometry.width..],
-            panel_stride: format.units(mask.keys) * geometry.width,
-            cols: heads.dim,
-            groups,
-            geometry,
-        };
-        // SAFETY: the sums are this thread's own, `rows` rows of `dim`.
-        unsafe {
-            multiply_block(cpu.isa, &product, Target::f32(scratch.sums.as_mut_ptr(), heads.dim, continued));
-        };
-        continued = true;
-        key += BLOCK_KEYS;
     }
+}
+
+/// Adds what the queries `tile` of a block see of `cols` keys from `key` on.
+#[expect(clippy::too_many_arguments, reason = "a tile of a block takes this many")]
+fn query_tile(
+    cpu: &Cpu,
+    x: &Operands<'_>,
+    geometry: Geometry,
+    keys: &[u32],
+    values: &[u32],
+    key: usize,
+    cols: usize,
+    first: usize,
+    tile: Range<usize>,
+    starts: &[u32],
+    scratch: &mut Scratch,
+) {
+    let (dim, mask, format) = (x.heads.dim, x.mask, geometry.format);
+    let dim_units = format.units(dim);
+    let groups = format.groups(cols);
+    let product = Block {
+        a: Left::Packed(&scratch.queries[tile.start * dim_units..], Layout::Lines),
+        rows: tile.len(),
+        b: &keys[key * dim_units..],
+        panel_stride: dim_units * geometry.width,
+        cols,
+        groups: format.groups(dim),
+        geometry,
+    };
+    let scores = Target::f32(scratch.scores.as_mut_ptr(), BLOCK_KEYS, false);
+    // SAFETY: the scores are this thread's own, as many rows of `BLOCK_KEYS`.
+    unsafe { multiply_block(cpu.isa, &product, scores) };
+
+    let softmax = if format == Format::Bf16 { softmax_row::<bf16> } else { softmax_row::<f32> };
+    for (row, i) in tile.clone().enumerate() {
+        let low = (starts[i] as usize).saturating_sub(key).min(cols);
+        let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
+        let scores = &scratch.scores[row * BLOCK_KEYS..][..groups * format.group_elements()];
+        let out = &mut scratch.probabilities[row * PITCH..][..PITCH];
+        let state = (scratch.largest[i], scratch.totals[i]);
+        let (largest, total, correction) = softmax(cpu.isa, scores, low, high, x.scale_log2(), state, out);
+        (scratch.largest[i], scratch.totals[i]) = (largest, total);
+        if correction != 1.0 {
+            crate::elementwise::scale(cpu.isa, correction, &mut scratch.sums[i * dim..(i + 1) * dim]);
+        }
+    }
+    let probabilities = if geometry.loads_rows(tile.len(), PITCH) {
+        Left::Rows(&scratch.probabilities, PITCH)
+    } else {
+        let source = match format {
+            Format::Bf16 => {
+                let values: &[bf16] = bytemuck::cast_slice(&scratch.probabilities);
+                Source::along_cols(values, 2 * PITCH)
+            }
+            _ => {
+                let values: &[f32] = bytemuck::cast_slice(&scratch.probabilities);
+                Source::along_cols(values, PITCH)
+            }
+        };
+        let tiling = left_tiling(geometry, Layout::Lines, cols);
+        pack(cpu.isa, &source, 0..tile.len(), 0..cols, tiling, &mut scratch.left);
+        Left::Packed(&scratch.left, Layout::Lines)
+    };
+    let product = Block {
+        a: probabilities,
+        rows: tile.len(),
+        b: &values[format.units(key) * geometry.width..],
+        panel_stride: format.units(mask.keys) * geometry.width,
+        cols: dim,
+        groups,
+        geometry,
+    };
+    let sums = Target::f32(scratch.sums[tile.start * dim..].as_mut_ptr(), dim, true);
+    // SAFETY: the sums are this thread's own, as many rows of `dim`.
+    unsafe { multiply_block(cpu.isa, &product, sums) };
 }
 
 /// The vector of scores at `i`, those outside `low..high` as low as can be. A function and no closure: a closure
@@ -255,7 +270,11 @@ kernel! {
             sum = s.add(sum, p);
             D::store(s, p, out);
         }
-        let correction = if before == largest { 1.0 } else { (before - largest).exp2() };
+        let correction = match before {
+            f32::NEG_INFINITY => 0.0,
+            _ if before == largest => 1.0,
+            _ => (before - largest).exp2(),
+        };
         (largest, total * correction + s.sum(sum), correction)
     }
 }
