@@ -74,18 +74,19 @@ def points(args):
         yield [Point(size[0], size, 4, 512, args.threads) for size in sizes]
 
 
-def bandwidth(ours, threads):
-    """What memory gives to so many threads; a process of its own, since the measurement needs memory itself."""
-    command = [*ours, "--bandwidth", "--threads", str(threads)]
-    output = subprocess.run(command, cwd=harness.ROOT, stdout=subprocess.PIPE, text=True)
+def machine_rates(ours, dtype, threads):
+    """GFLOP/s of the bare kernel and GB/s of memory; from a process of its own, as this takes memory itself."""
+    command = [*ours, "--floor", "--dtype", dtype, "--threads", str(threads)]
+    output = subprocess.run(command, cwd=harness.ROOT, stdout=subprocess.PIPE, text=True).stdout
     try:
-        return json.loads(output.stdout)["bandwidth_gbs"]
+        answer = json.loads(output)
+        return answer["peak_gflops"], answer["bandwidth_gbs"]
     except (ValueError, KeyError):
-        harness.fail(f"`{shlex.join(command)}` should print bandwidth_gbs, not {output.stdout.strip()!r}")
+        harness.fail(f"`{shlex.join(command)}` should print peak_gflops and bandwidth_gbs, not {output.strip()!r}")
 
 
 def measure(args, ours, group):
-    """Lines of the table and of the results, and the bandwidth for each number of threads."""
+    """Lines of the table and of the results, and what the machine gives to each number of threads."""
     workers = []
     for point in group:
         command = [*ours, "--dtype", args.dtype, "--threads", str(point.threads), "--dim", str(point.dim)]
@@ -97,18 +98,17 @@ def measure(args, ours, group):
     first = [worker.go(1) for worker in workers]
     steps = [max(1, round(0.5 / report["seconds"])) for report in first]
     counts = sorted({point.threads for point in group})
-    before = {n: bandwidth(ours, n) for n in counts}
+    before = {n: machine_rates(ours, args.dtype, n) for n in counts}
     reports = harness.alternate(workers, steps, args.rounds)
-    # The larger one: neighbours only take away.
-    moved = {n: max(before[n], bandwidth(ours, n)) for n in counts}
+    # The larger ones: neighbours only take away.
+    given = {n: tuple(map(max, before[n], machine_rates(ours, args.dtype, n))) for n in counts}
     lines, results = [], []
     for point, worker, report in zip(group, workers, reports):
         worker.quit()
         rates = sorted(harness.rates(report))
         rate = median(rates)
         seconds = point.tokens / rate
-        peak = max(w.ready["peak_gflops"] for p, w in zip(group, workers) if p.threads == point.threads)
-        floor, limit = point.floor(args.dtype, peak, moved[point.threads])
+        floor, limit = point.floor(args.dtype, *given[point.threads])
         lines.append(
             [
                 point.label,
@@ -125,25 +125,26 @@ def measure(args, ours, group):
         )
         name = f"scaling {args.dtype} {point.label}"
         results.append(harness.result(name, "tokens/s", rate, f"floor ({limit})", point.tokens / floor))
-    return lines, results, moved
+    return lines, results, given
 
 
 def main():
     args = options()
     ours = shlex.split(args.ours) if args.ours else [harness.build_example("elmwood-train", "train_step")]
-    lines, results, moved = [], [], {}
+    lines, results, given = [], [], {}
     for group in points(args):
-        more_lines, more_results, more_moved = measure(args, ours, group)
+        more_lines, more_results, more_given = measure(args, ours, group)
         lines, results = lines + more_lines, results + more_results
-        moved = {n: max(moved.get(n, 0), more_moved.get(n, 0)) for n in {*moved, *more_moved}}
+        for n, rates in more_given.items():
+            given[n] = tuple(map(max, given.get(n, rates), rates))
     harness.heading("scaling", [f"ours, {args.dtype}"])
     header = ["", "M params", "tokens/s", "range", "GFLOP/s", "ms a step", "floor ms", "set by", "share", "peak MiB"]
     harness.table(header, lines)
-    rates = ", ".join(f"{moved[n]:.1f} GB/s with {n}" for n in sorted(moved))
+    rates = (f"{peak:.0f} GFLOP/s and {memory:.1f} GB/s with {n}" for n, (peak, memory) in sorted(given.items()))
     print(
         f"\nMedian of {args.rounds} rounds; 4 x 512 tokens a step and {args.threads} threads where the row does not "
-        f"say otherwise. Floor: the larger of FLOPs over the bare kernel's rate and bytes over the memory's "
-        f"({rates} threads), both of this run.\n"
+        f"say otherwise. Floor: the larger of FLOPs over the bare kernel's rate and bytes over the memory's, "
+        f"measured around each group (at most {', '.join(rates)} threads).\n"
     )
     print(json.dumps(results))
 

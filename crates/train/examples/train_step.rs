@@ -4,8 +4,8 @@
 //! `--model openelm-270m` has the published shape. `--rows` and `--seq` are the batch.
 //!
 //! Prints `{"ready": true, ..}` after a warm-up; then, for every line `go N` on standard input, takes N steps and
-//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; ends with `quit`. With `--bandwidth` it only measures
-//! the memory and prints `{"bandwidth_gbs"}`.
+//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; ends with `quit`. With `--floor` it only measures
+//! what the machine gives and prints `{"peak_gflops", "bandwidth_gbs"}`.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -26,16 +26,17 @@ fn main() {
         option(name, &default.to_string()).parse().unwrap_or_else(|_| panic!("{name} takes a number"))
     };
     let threads = number("--threads", 2);
-    if arguments.iter().any(|argument| argument == "--bandwidth") {
-        let cpu = Cpu::new(threads).expect("the instruction set is there");
-        say(&format!(r#"{{"bandwidth_gbs": {:.1}}}"#, bandwidth_gbs(&cpu)));
-        return;
-    }
     let dtype = match option("--dtype", "bf16").as_str() {
         "f32" => Dtype::F32,
         "bf16" => Dtype::Bf16,
         other => panic!("--dtype is f32 or bf16, not `{other}`"),
     };
+    if arguments.iter().any(|argument| argument == "--floor") {
+        let cpu = Cpu::new(threads).expect("the instruction set is there");
+        let (peak, bandwidth) = (peak_gflops(&cpu, dtype), bandwidth_gbs(&cpu));
+        say(&format!(r#"{{"peak_gflops": {peak:.0}, "bandwidth_gbs": {bandwidth:.1}}}"#));
+        return;
+    }
     let (config, rows, seq) = match option("--model", "36m").as_str() {
         "36m" => {
             let (rows, seq) = (number("--rows", 4), number("--seq", 512));
