@@ -4,7 +4,8 @@
 //! `--model openelm-270m` has the published shape. `--rows` and `--seq` are the batch.
 //!
 //! Prints `{"ready": true, ..}` after a warm-up; then, for every line `go N` on standard input, takes N steps and
-//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; ends with `quit`. With `--floor` it only measures
+//! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; for `profile N` prints `{"step_ms", "operators_ms"}`; ends
+//! with `quit`. With `--floor` it only measures
 //! what the machine gives and prints `{"peak_gflops", "bandwidth_gbs"}`.
 
 use std::io::{BufRead, Write};
@@ -59,8 +60,16 @@ fn main() {
     say(&info);
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("standard input is text");
-        let Some(n) = line.strip_prefix("go ") else { break };
-        let n: usize = n.trim().parse().expect("`go` takes a number of steps");
+        let (what, n) = line.split_once(' ').unwrap_or((&line, ""));
+        if what == "quit" {
+            break;
+        }
+        let n: usize = n.trim().parse().expect("`go` and `profile` take a number of steps");
+        if what == "profile" {
+            say(&step.profile(n));
+            continue;
+        }
+        assert_eq!(what, "go", "a request is `go N`, `profile N` or `quit`");
         let began = Instant::now();
         let mut loss = 0.0;
         for _ in 0..n {
@@ -128,6 +137,23 @@ impl Step {
             batch,
             steps: 0,
         }
+    }
+
+    /// Milliseconds of every operator in one of `n` steps, as JSON.
+    fn profile(&mut self, n: usize) -> String {
+        self.cpu.profile().switch(true);
+        let began = Instant::now();
+        for _ in 0..n {
+            self.run();
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        self.cpu.profile().switch(false);
+        let per_step = 1e3 / n as f64;
+        let operators = self.cpu.profile().entries();
+        let operators =
+            operators.iter().map(|(name, entry)| format!(r#""{name}": {:.3}"#, entry.seconds * per_step));
+        let operators: Vec<String> = operators.collect();
+        format!(r#"{{"step_ms": {:.3}, "operators_ms": {{{}}}}}"#, seconds * per_step, operators.join(", "))
     }
 
     fn run(&mut self) -> f64 {
