@@ -52,7 +52,7 @@ impl Blocking {
             (true, _) => Self { rows: 512, b_bytes: 1 << 19, reduction: 512 },
             // 1 MiB.
             (false, Format::Bf16) => Self { rows: 96, b_bytes: 1 << 19, reduction: 2048 },
-            (false, _) => Self { rows: 96, b_bytes: 1 << 19, reduction: 1024 },
+            (false, _) => Self { rows: 192, b_bytes: 1 << 18, reduction: 1024 },
         }
     }
 }
@@ -86,7 +86,13 @@ impl PackedMatrix {
         let _span = cpu.profile.span("pack operands", 0, bytes);
         let mut units = arena.units(panels * tiling.stride);
         let parts = Parts::new(units.as_mut_slice());
-        cpu.threads.run_ranges(panels, (1 << 16) / tiling.stride.max(1), |range| {
+        // Where the reduction goes along the rows, neighbouring panels are read together, a row at a time.
+        let grain = if source.is_contiguous() {
+            (1 << 16) / tiling.stride.max(1)
+        } else {
+            panels.div_ceil(4 * cpu.threads.count())
+        };
+        cpu.threads.run_ranges(panels, grain, |range| {
             // SAFETY: every panel is packed by one task.
             let out = unsafe { parts.part(range.start * tiling.stride..range.end * tiling.stride) };
             let outer = range.start * geometry.width..(range.end * geometry.width).min(cols);

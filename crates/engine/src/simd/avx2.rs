@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Simd;
+use super::{Element, Simd};
+use crate::Dtype;
 
 /// Wraps intrinsics in the one reason that makes all of them sound here.
 macro_rules! avx2 {
@@ -28,6 +29,15 @@ impl Avx2 {
     #[inline(always)]
     pub(crate) unsafe fn new_unchecked() -> Self {
         Self(())
+    }
+
+    /// All bits of the first `n` lanes.
+    #[inline(always)]
+    fn first(self, n: usize) -> __m256i {
+        avx2!({
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lanes)
+        })
     }
 
     /// The upper halves of the lanes, rounded to nearest even, as 32-bit integers; NaN stays NaN.
@@ -168,11 +178,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn first_lanes(self, a: __m256, n: usize, otherwise: __m256) -> __m256 {
-        avx2!({
-            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(n.min(8) as i32), lanes);
-            _mm256_blendv_ps(otherwise, a, _mm256_castsi256_ps(inside))
-        })
+        avx2!(_mm256_blendv_ps(otherwise, a, _mm256_castsi256_ps(self.first(n.min(8)))))
     }
     #[inline(always)]
     fn round_bf16(self, a: __m256) -> __m256 {
@@ -215,5 +221,28 @@ impl Simd for Avx2 {
                 _mm256_storeu_ps(to.add((i + 4) * to_stride).cast(), high);
             }
         }
+    }
+    #[inline(always)]
+    fn load_partial<E: Element>(self, x: &[E]) -> __m256 {
+        if E::DTYPE == Dtype::F32 && x.len() < 8 {
+            // Lanes beyond the slice are not touched.
+            avx2!(_mm256_maskload_ps(x.as_ptr().cast(), self.first(x.len())))
+        } else {
+            let mut lanes = [E::ZERO; 8];
+            let n = x.len().min(8);
+            lanes[..n].copy_from_slice(&x[..n]);
+            E::load(self, &lanes)
+        }
+    }
+    #[inline(always)]
+    fn store_partial<E: Element>(self, v: __m256, x: &mut [E]) {
+        if E::DTYPE == Dtype::F32 && x.len() < 8 {
+            avx2!(_mm256_maskstore_ps(x.as_mut_ptr().cast(), self.first(x.len()), v));
+            return;
+        }
+        let mut lanes = [E::ZERO; 8];
+        E::store(self, v, &mut lanes);
+        let n = x.len().min(8);
+        x[..n].copy_from_slice(&lanes[..n]);
     }
 }
