@@ -226,14 +226,14 @@ def table(header, rows):
     print("\n".join(line(row) for row in rows), flush=True)
 
 
-def result(bench, unit, ours, peer, peer_value, less=False):
+def result(bench, unit, ours, peer, peer_value, digits=1, less=False):
     """One object of the last line; `ratio` above 1 says that we are ahead, with `less` where less is better."""
     return {
         "bench": bench,
         "unit": unit,
-        "ours": round(ours, 1),
+        "ours": round(ours, digits),
         "peer": peer,
-        "peer_value": round(peer_value, 1),
+        "peer_value": round(peer_value, digits),
         "ratio": round(peer_value / ours if less else ours / peer_value, 3),
         "machine": machine(),
     }

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import subprocess
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 
 import harness
 
@@ -15,19 +15,25 @@ RUNS = harness.HERE / ".runs" / "optimizers-study"
 SHARED = ["extract", "curate", "tokenizer", "pack"]
 WARMUP_SHARE = 0.05
 
-# Each line is tried with the best of the lines above it. Muon is tuned on the shorter run that the claim is about.
+# Each line is tried with the best of the lines above it, from where the search begins. Muon is tuned on the shorter run that
+# the claim is about, and begins with what the first three lines found for AdamW.
+ADAMW_START = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.1, "beta2": 0.95}
 ADAMW_GRID = [
-    {"lr": [1.5e-3, 2e-3, 3e-3, 4e-3, 6e-3]},
-    {"weight_decay": [0.3]},
-    {"beta2": [0.99]},
+    ("lr", [1.5e-3, 2e-3, 3e-3, 4e-3, 6e-3]),
+    ("weight_decay", [0.3]),
+    ("beta2", [0.99]),
+    ("beta1", [0.8]),
+    ("lr", [4e-3]),
 ]
+MUON_START = {"optimizer": "muon", "lr": 2e-3, "weight_decay": 0.3, "beta2": 0.99, "muon_lr": 3e-3, "muon_momentum": 0.95}
 MUON_GRID = [
-    {"muon_lr": [3e-3, 6e-3, 1.2e-2, 2.4e-2]},
-    {"lr": [0.5, 2.0]},  # of the embedding and the norms, as a multiple of AdamW's best
-    {"weight_decay": [0.3]},
-    {"muon_momentum": [0.9]},
+    ("muon_lr", [3e-3, 6e-3, 1.2e-2]),
+    ("muon_momentum", [0.975, 0.9, 0.8]),
+    ("lr", [4e-3]),
 ]
-SHARES = [1.0, 0.7, 0.6]
+SHARES = [0.7, 0.6, 1.0]
+# How settings are called in the name of a run.
+SHORT = {"lr": "lr", "weight_decay": "wd", "beta1": "a", "beta2": "b", "muon_lr": "mlr", "muon_momentum": "m"}
 
 
 def options():
@@ -77,10 +83,8 @@ class Study:
                 if not (folder / stage).exists():
                     shutil.copytree(RUNS / "corpus" / stage, folder / stage, copy_function=os.link)
             summary = self.train(name, settings | schedule | {"seed": seed})
-            metrics = (folder / "train" / "metrics.jsonl").read_text().splitlines()
-            speed = median(json.loads(line)["tokens_per_sec"] for line in metrics)
-            found = {"name": name, "settings": settings, "seed": seed, "tokens_per_sec": round(speed)}
-            found |= {"steps": steps, "loss": summary and summary["held_out_nats_per_token"]}
+            loss = summary and summary["held_out_nats_per_token"]
+            found = {"name": name, "settings": settings, "steps": steps, "seed": seed, "loss": loss}
             half = result.with_suffix(".tmp")
             half.write_text(json.dumps(found))
             half.rename(result)
@@ -88,70 +92,53 @@ class Study:
             shutil.rmtree(folder)
         found = json.loads(result.read_text())
         found["loss"] = math.inf if found["loss"] is None else found["loss"]
-        harness.note(f"{name}: {found['loss']:.4f}, {found['tokens_per_sec']} tokens/s")
+        harness.note(f"{name}: {found['loss']:.4f}")
         return found
 
     def tune(self, settings, grid, share=1.0):
-        """The best settings that coordinate after coordinate leads to, and all runs on the way."""
-        best = None
-        runs = []
-        for line in grid:
-            for key, values in line.items():
-                base = settings
-                for value in values:
-                    value = base["lr"] * value if key == "lr" and base["optimizer"] == "muon" else value
-                    runs.append(self.run(base | {key: value}, share))
-                    if best is None or runs[-1]["loss"] < best["loss"]:
-                        best = runs[-1]
-                        settings = best["settings"]
+        """The best settings that one line of the grid after the other leads to, and all runs on the way."""
+        best, runs = None, []
+        for key, values in grid:
+            base = settings
+            for value in values:
+                runs.append(self.run(base | {key: value}, share))
+                if best is None or runs[-1]["loss"] < best["loss"]:
+                    best = runs[-1]
+            settings = best["settings"]
         return settings, runs
 
 
-SHORT = {"lr": "lr", "weight_decay": "wd", "beta2": "b", "muon_lr": "mlr", "muon_momentum": "m"}
-
-
-def describe(settings, keys):
-    return ", ".join(f"{key} {settings[key]:g}" for key in keys if key in settings)
+def describe(settings):
+    return ", ".join(f"{key} {settings[key]:g}" for key in SHORT if key in settings)
 
 
 def main():
     args = options()
     study = Study(args)
-    base = {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.1, "beta2": 0.95}
-    adamw, adamw_grid = study.tune(base, ADAMW_GRID)
-    base = adamw | {"optimizer": "muon", "muon_lr": adamw["lr"], "muon_momentum": 0.95}
-    muon, muon_grid = study.tune(base, MUON_GRID, SHARES[1])
-
+    adamw, tried = study.tune(ADAMW_START, ADAMW_GRID)
+    muon, tried_too = study.tune(MUON_START, MUON_GRID, SHARES[0])
     variants = [("AdamW", adamw, 1.0)] + [("Muon", muon, share) for share in SHARES]
-    runs = [[study.run(settings, share, seed + 1) for seed in range(args.seeds)] for _, settings, share in variants]
-    goal = mean(run["loss"] for run in runs[0])
+    found = [[study.run(settings, share, seed + 1) for seed in range(args.seeds)] for _, settings, share in variants]
+    goal = mean(run["loss"] for run in found[0])
 
-    harness.heading("optimizers", {"elmwood": True})
+    harness.heading("optimizers", ["elmwood"])
     rows, results = [], []
-    for (label, settings, share), found in zip(variants, runs):
-        losses = [run["loss"] for run in found]
-        speed = median(run["tokens_per_sec"] for run in found)
-        label = f"{label}, {share:.0%} of the steps"
-        rows.append(
-            [
-                label,
-                f"{found[0]['steps']}",
-                *(f"{loss:.4f}" for loss in losses),
-                f"{mean(losses):.4f}",
-                f"{stdev(losses):.4f}",
-                f"{mean(losses) - goal:+.4f}" if found is not runs[0] else "",
-                f"{speed:.0f}",
-            ]
-        )
-        if found is not runs[0]:
-            results.append(harness.result(label, "nats/token", mean(losses), "AdamW", goal))
-    seeds = [f"seed {seed + 1}" for seed in range(args.seeds)]
-    harness.table(["", "steps", *seeds, "mean", "deviation", "to AdamW", "tokens/s"], rows)
-    print(f"\nHeld-out loss in nats a token. AdamW: {describe(adamw, SHORT)}; Muon: {describe(muon, SHORT)}.\n\nTried, seed 1:\n")
-    tried = adamw_grid + muon_grid
-    keys = list(SHORT)
-    cells = [[run["settings"]["optimizer"], str(run["steps"]), *(f"{run['settings'].get(key, ''):g}" if key in run["settings"] else "" for key in keys), f"{run['loss']:.4f}"] for run in tried]
-    harness.table(["", "steps", *keys, "loss"], cells)
+    for (name, settings, share), runs in zip(variants, found):
+        label, losses = f"{name}, {share:.0%} of the steps", [run["loss"] for run in runs]
+        difference = mean(losses) - goal
+        row = [f"{loss:.4f}" for loss in losses] + [f"{mean(losses):.4f}", f"{stdev(losses):.4f}"]
+        rows.append([label, str(runs[0]["steps"]), *row, f"{difference:+.4f}" if name == "Muon" else ""])
+        if name == "Muon":
+            results.append(harness.result(label, "nats/token", mean(losses), "AdamW", goal, 4, less=True))
+    harness.table(["", "steps", *(f"seed {seed + 1}" for seed in range(args.seeds)), "mean", "deviation", "to AdamW"], rows)
+    print(f"\nHeld-out loss, nats a token. AdamW: {describe(adamw)}. Muon: {describe(muon)}.\n\nTried, with seed 1:\n")
+    cells = [
+        [run["settings"]["optimizer"], str(run["steps"])]
+        + [f"{run['settings'][key]:g}" if key in run["settings"] else "" for key in SHORT]
+        + [f"{run['loss']:.4f}"]
+        for run in tried + tried_too
+    ]
+    harness.table(["", "steps", *SHORT, "loss"], cells)
     print()
     print(json.dumps(results))
 
