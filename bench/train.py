@@ -13,7 +13,7 @@ import harness
 from peers.torch_train import HEAD_DIM, SHAPES
 
 WARMUP_STEPS = 2
-GROUPS = ["f32", "bf16", "270m", "threads"]
+GROUPS = ["f32", "bf16", "270m", "threads", "avx2"]
 PEERS = ["eager", "compiled", "candle", "burn"]
 
 
@@ -36,6 +36,16 @@ class Model:
         # output matrix too), and attention's two products, of which causality asks for half.
         self.flop_per_token = 6 * weights + 6 * shape.seq * HEAD_DIM * heads
 
+
+# Everything held to eight lanes: our kernels, PyTorch's own, and the libraries that it multiplies with.
+AVX2 = {
+    "ELMWOOD_ISA": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+# The operators that a step is there for, as our profile calls them; what share of a step goes elsewhere is shown.
+PRODUCTS = ("linear:", "head:", "attention:")
 
 # The small model in PyTorch over six seeds and types: 3.82..3.91 in the third step, 0.045..0.052 in the eighth; one that
 # never updates stays at 9.5. The large one jumps at this rate: 9.8..10.7 in the third step, 7.7..8.0 in the eighth, and
@@ -117,6 +127,12 @@ def groups(args, ours):
     if "threads" in args.rows:
         for dtype in ("bf16", "f32"):
             yield f"threads {dtype}", SMALL, [own(SMALL, dtype, args.threads), own(SMALL, dtype, 1)]
+    if "avx2" in args.rows:
+        rows = [own(SMALL, "f32", args.threads)] + [torch_row(args, c, SMALL, "f32", args.steps) for c in torch]
+        for row in rows:
+            row.label += ", AVX2"
+            row.environment |= AVX2
+        yield "avx2 f32", SMALL, rows
 
 
 def check(worker, model, third, report, steps):
@@ -135,6 +151,13 @@ def check(worker, model, third, report, steps):
         harness.fail(f"{worker.label} has losses {losses}, expected one of at most {model.least_loss}")
 
 
+def share_outside(worker):
+    """What share of our step is neither a product nor attention; None where a worker cannot tell."""
+    answer = worker.ask("profile 3", {"step_ms"})
+    inside = sum(ms for name, ms in answer["operators_ms"].items() if name.startswith(PRODUCTS))
+    return 1 - inside / answer["step_ms"]
+
+
 def measure(group, model, rows, rounds, versions):
     """Lines of the table and of the results."""
     workers = [harness.Worker(row.label, row.command, row.environment) for row in rows]
@@ -145,6 +168,7 @@ def measure(group, model, rows, rounds, versions):
     own = median(harness.rates(reports[0]))
     own_mib = reports[0][-1].get("peak_rss_bytes", 0) / 2**20
     for row, worker, third, report in zip(rows, workers, thirds, reports):
+        outside = share_outside(worker) if worker is workers[0] else None
         worker.quit()
         check(worker, model, third, report, row.steps)
         versions[harness.describe(worker.ready)] = True
@@ -161,6 +185,7 @@ def measure(group, model, rows, rounds, versions):
                 f"{own / middle:.2f}" if peer else "",
                 f"{gflops:.0f}",
                 f"{gflops / peak:.0%}" if peak else "",
+                f"{outside:.0%}" if outside is not None else "",
                 f"{third:.2f}",
                 f"{mib:.0f}",
                 f"{own_mib / mib:.2f}" if peer and mib else "",
@@ -181,7 +206,7 @@ def main():
         more_lines, more_results = measure(group, model, rows, args.rounds, versions)
         lines, results = lines + more_lines, results + more_results
     harness.heading("train", versions)
-    header = ["", "tokens/s", "range", "ours / it", "GFLOP/s", "of peak", "loss 3", "peak MiB", "ours / it"]
+    header = ["", "tokens/s", "range", "ours / it", "GFLOP/s", "of peak", "outside", "loss 3", "peak MiB", "ours / it"]
     harness.table(header, lines)
     batches = "; ".join(
         f"{model.rows} x {model.seq} tokens and {model.flop_per_token / 1e6:.1f} MFLOP a token with {model.name}"
@@ -189,7 +214,8 @@ def main():
     )
     print(
         f"\nMedian of {args.rounds} rounds of {args.steps} steps (270M, candle, Burn: 1), {args.threads} threads; "
-        f"{batches}, causal half; loss 3: of the third step, all on one batch.\n"
+        f"{batches}, causal half; outside: share of a step that is neither a product nor attention; "
+        "loss 3: of the third step, all on one batch.\n"
     )
     print(json.dumps(results))
 
