@@ -130,6 +130,9 @@ impl Tensor {
 #[derive(Debug, Default)]
 pub struct Arena {
     free: BTreeMap<usize, Vec<Vec<Line>>>,
+    /// Buffers of packed operands, which live only for a product or two. They are few, and each grows to the largest
+    /// need: layers of many sizes would leave a buffer of every size behind.
+    free_units: Vec<Vec<Line>>,
     allocations: usize,
     bytes: usize,
 }
@@ -148,11 +151,27 @@ impl Arena {
 
     /// Words of packed operands, aligned to a cache line, with arbitrary content.
     pub(crate) fn units(&mut self, len: usize) -> Units {
-        Units { lines: self.lines((len * 4).div_ceil(LINE)), len }
+        let needed = (len * 4).div_ceil(LINE);
+        self.free_units.sort_unstable_by_key(Vec::len);
+        let fitting = self.free_units.iter().position(|lines| lines.len() >= needed);
+        let found =
+            fitting.or(self.free_units.len().checked_sub(1)).map(|at| self.free_units.swap_remove(at));
+        let mut lines = match found {
+            Some(lines) if lines.len() >= needed => lines,
+            too_small => {
+                // Given up before the larger one is asked for.
+                self.bytes -= too_small.map_or(0, |lines| lines.len()) * LINE;
+                self.allocate(needed)
+            }
+        };
+        if cfg!(debug_assertions) {
+            lines.fill(Line([0xff; LINE]));
+        }
+        Units { lines, len }
     }
 
     pub(crate) fn give_back_units(&mut self, units: Units) {
-        self.give_back_lines(units.lines);
+        self.free_units.push(units.lines);
     }
 
     /// How often memory was asked of the system; constant in the steady state.
@@ -161,7 +180,7 @@ impl Arena {
         self.allocations
     }
 
-    /// All memory the arena has ever asked for, in use or not, in bytes.
+    /// All memory that the arena has, in use or not, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -181,6 +200,10 @@ impl Arena {
             }
             return lines;
         }
+        self.allocate(len)
+    }
+
+    fn allocate(&mut self, len: usize) -> Vec<Line> {
         self.allocations += 1;
         self.bytes += len * LINE;
         vec![Line([0; LINE]); len]

@@ -2,6 +2,7 @@
 //!
 //! `--model 36m`, the default, is one whose layers are all alike, in the size that `--dim` and `--layers` give;
 //! `--model openelm-270m` has the published shape. `--rows` and `--seq` are the batch.
+//! With `--recompute`, layers are run again on the way back.
 //!
 //! Prints `{"ready": true, ..}` after a warm-up; then, for every line `go N` on standard input, takes N steps and
 //! prints `{"seconds", "tokens", "loss", "peak_rss_bytes"}`; for `profile N` prints `{"step_ms", "operators_ms"}`; ends
@@ -47,6 +48,7 @@ fn main() {
         other => panic!("--model is 36m or openelm-270m, not `{other}`"),
     };
     let mut step = Step::new(config, rows, seq, dtype, threads);
+    step.recompute = arguments.iter().any(|argument| argument == "--recompute");
     for _ in 0..2 {
         step.run();
     }
@@ -109,6 +111,7 @@ struct Step {
     cpu: Cpu,
     arena: Arena,
     dtype: Dtype,
+    recompute: bool,
     model: Model,
     gradients: Gradients,
     moments: Moments,
@@ -130,6 +133,7 @@ impl Step {
             cpu: Cpu::new(threads).expect("the instruction set is there"),
             arena: Arena::default(),
             dtype,
+            recompute: false,
             gradients: Gradients::new(model.parameters()),
             moments: Moments::new(model.parameters()),
             model,
@@ -159,7 +163,8 @@ impl Step {
     fn run(&mut self) -> f64 {
         self.gradients.clear();
         let parameters = self.model.parameters();
-        let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, &self.batch, self.dtype);
+        let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, &self.batch, self.dtype)
+            .recomputing(self.recompute);
         let hidden = self.model.forward(&mut tape, None);
         let n = self.batch.target_count() as f64;
         let gradient = LossGradient { gradients: &mut self.gradients, z: 0.0, grad_scale: (1.0 / n) as f32 };
