@@ -332,3 +332,29 @@ fn writing_stops_at_an_interruption_and_at_a_closed_pipe() {
     let said = place.shell(&[], &format!("\"$elmwood\" {} | head -c 10 | wc -c; exit 0", args.join(" ")));
     assert_eq!((said.out.trim(), said.err.as_str()), ("10", ""));
 }
+
+#[test]
+fn a_profile_tells_where_the_time_of_training_went() {
+    let place = Place::new();
+    place.write("tiny.toml", TINY);
+    let trained = place.elmwood(&["train", "tiny.toml", "--profile", "--json", "--quiet"]).succeeds().json();
+    let profile = &trained["profile"];
+    assert!(
+        profile["peak_gflops"].as_f64().unwrap() > 0.0 && profile["bandwidth_gbs"].as_f64().unwrap() > 0.0
+    );
+    let operators = profile["operators"].as_array().unwrap();
+    let share: f64 = operators.iter().map(|operator| operator["share"].as_f64().unwrap()).sum();
+    assert!((share - 1.0).abs() < 1e-6, "{share}");
+    for (name, calls) in
+        [("attention: backward", 40), ("linear: weight gradient", 160), ("everything else", 20)]
+    {
+        let found = operators.iter().find(|operator| operator["name"] == name);
+        assert_eq!(found.expect(name)["calls"], calls, "{name}");
+    }
+    // Once more, it is the same profile; without one there is nothing to show.
+    let again = place.elmwood(&["train", "tiny.toml", "--profile", "--quiet"]);
+    assert!(again.succeeds().out.contains("attention: backward"), "{}", again.out);
+    place.elmwood(&["train", "tiny.toml", "--runs", "other", "--quiet"]).succeeds();
+    let late = place.elmwood(&["train", "tiny.toml", "--runs", "other", "--profile", "--quiet"]);
+    late.fails(3, &["nothing to profile", "--runs"]);
+}

@@ -1,10 +1,10 @@
-//! Layers that are run again on the way back give the same gradients, and hold less.
+//! Layers that are run again on the way back, and weights that were packed before, give the same gradients.
 
-use elmwood_engine::{Arena, Batch, Cpu, Dtype, Gradients, LossGradient, Tape};
+use elmwood_engine::{Arena, Batch, Cpu, Dtype, Gradients, LossGradient, PackedParameters, Tape};
 use elmwood_model::{Model, OpenElmConfig, Scaling, Weights};
 
 #[test]
-fn recomputed_layers_give_the_same_bits_in_less_memory() {
+fn recomputed_layers_and_packed_weights_give_the_same_bits() {
     let config = OpenElmConfig::new(&Scaling {
         model_dim: 64,
         num_transformer_layers: 12,
@@ -24,11 +24,16 @@ fn recomputed_layers_give_the_same_bits_in_less_memory() {
     }
     let cpu = Cpu::new(2).expect("the instruction set is there");
     for dtype in [Dtype::F32, Dtype::Bf16] {
-        let run = |recompute: bool| {
+        let mut packed = PackedParameters::for_training(dtype);
+        packed.update(&cpu, model.parameters());
+        let run = |recompute: bool, packed: Option<&PackedParameters>| {
             let (mut arena, mut gradients) = (Arena::default(), Gradients::new(model.parameters()));
             let mut per_token = vec![0.0; 4 * 64];
             let mut tape =
                 Tape::recording(&cpu, &mut arena, model.parameters(), &batch, dtype).recomputing(recompute);
+            if let Some(packed) = packed {
+                tape = tape.with_packed(packed);
+            }
             let hidden = model.forward(&mut tape, None);
             let gradient = LossGradient { gradients: &mut gradients, z: 1e-3, grad_scale: 0.01 };
             let loss = tape.cross_entropy(hidden, model.head(), &mut per_token, Some(gradient));
@@ -38,7 +43,10 @@ fn recomputed_layers_give_the_same_bits_in_less_memory() {
                 ids.map(|i| gradients.get(model.parameters().id(i)).f32().to_vec()).collect();
             (loss, all, arena.bytes())
         };
-        let (kept, recomputed) = (run(false), run(true));
+        let (kept, recomputed) = (run(false, None), run(true, None));
+        for packed in [run(false, Some(&packed)), run(true, Some(&packed))] {
+            assert!(kept.0 == packed.0 && kept.1 == packed.1, "{dtype:?}: packed before");
+        }
         assert!(kept.0 == recomputed.0 && kept.1 == recomputed.1, "{dtype:?}");
         assert!(recomputed.2 * 2 < kept.2, "{dtype:?}: {} of {} bytes", recomputed.2, kept.2);
     }
