@@ -92,7 +92,7 @@ fn check(muon: bool) {
     }
     let began = Instant::now();
     assert!(start(&whole, muon).status().unwrap().success());
-    let duration = began.elapsed();
+    let mut duration = began.elapsed();
 
     // Each life is long enough to come some way, and short enough that all kills find the run alive; the
     // moments go through the whole of a step, an evaluation and a checkpoint.
@@ -106,7 +106,12 @@ fn check(muon: bool) {
         let random = f64::from(state >> 8) / f64::from(1 << 24);
         thread::sleep(duration.mul_f64(random * random / 20.0) + Duration::from_millis(1));
         if child.try_wait().unwrap().is_some() {
-            break;
+            // The machine was busier still while the whole run was timed: once more, with shorter lives.
+            duration /= 2;
+            (kills, places) = (0, BTreeSet::new());
+            fs::remove_dir_all(&killed).unwrap();
+            fs::create_dir(&killed).unwrap();
+            continue;
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -116,7 +121,6 @@ fn check(muon: bool) {
         }
     }
     assert!(start(&killed, muon).status().unwrap().success());
-    assert!(kills >= 20, "the run was over after {kills} kills; make it longer");
     assert!(places.len() >= 3, "all lives ended at the same places: {places:?}");
 
     let (want, got) = (bytes_of(&whole), bytes_of(&killed));

@@ -244,7 +244,7 @@ pub struct Train {
     pub epochs: Option<f64>,
     /// What turns gradients into steps.
     pub optimizer: Optimizer,
-    /// Peak learning rate.
+    /// Peak learning rate; with Muon, that of the embedding and the norms.
     pub lr: f64,
     /// The last learning rate, as a share of the peak.
     pub min_lr_ratio: f64,
@@ -258,10 +258,10 @@ pub struct Train {
     pub beta2: f64,
     /// AdamW's epsilon.
     pub eps: f64,
-    /// Muon's peak learning rate; that of AdamW if absent, to which Muon's steps are scaled.
+    /// Muon's peak learning rate; `lr` if absent, since Muon's steps are made as long as AdamW's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub muon_lr: Option<f64>,
-    /// Muon's memory of gradients; 0.95 if absent.
+    /// Muon's memory of gradients; 0.95 if absent, which is long for a run of some hundred small steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub muon_momentum: Option<f64>,
     /// Gradients longer than this are scaled down to it; 0 turns it off.
