@@ -131,7 +131,8 @@ def groups(args, ours):
         for dtype in ("bf16", "f32"):
             yield f"threads {dtype}", SMALL, [own(SMALL, dtype, args.threads), own(SMALL, dtype, 1)]
     if "avx2" in args.rows:
-        rows = [own(SMALL, "f32", args.threads)] + [torch_row(args, c, SMALL, "f32", args.steps) for c in torch]
+        # Compiled by PyTorch 2.15 for AVX2, the model's loss becomes NaN in the third step: that is no peer.
+        rows = [own(SMALL, "f32", args.threads), torch_row(args, False, SMALL, "f32", args.steps)]
         for row in rows:
             row.label += ", AVX2"
             row.environment |= AVX2
