@@ -528,4 +528,13 @@ mod tests {
         assert!(Key::of_path(&folder.path().join("a.txt")).is_ok());
         assert!(Key::of_path(Path::new("/no/such/path")).is_err());
     }
+
+    #[test]
+    fn numbers_of_a_record_are_read_as_they_were_written() {
+        for i in 1..5_000_u32 {
+            let number = f64::from(i.wrapping_mul(2_654_435_761)) / 1e7;
+            let read: f64 = serde_json::from_str(&serde_json::to_string(&number).unwrap()).unwrap();
+            assert_eq!(read, number);
+        }
+    }
 }
