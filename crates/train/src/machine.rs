@@ -9,7 +9,7 @@ use crate::Error;
 pub struct Machine {
     /// Instruction set and threads; its profile tells where the time went.
     pub cpu: Cpu,
-    /// Runs layers again on the way back instead of keeping what they computed: about a third more time for a
+    /// Runs layers again on the way back instead of keeping what they computed: about a quarter more time for a
     /// fraction of the memory of activations.
     pub recompute: bool,
     /// Whether the steps are profiled.

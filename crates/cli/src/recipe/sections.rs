@@ -276,7 +276,7 @@ pub struct Train {
     pub keep_last: usize,
     /// The final model is the mean of this many last checkpoints; 1 is the last one alone.
     pub average_last: usize,
-    /// Whether layers are computed again on the way back instead of kept: about a third more time for much less
+    /// Whether layers are computed again on the way back instead of kept: about a quarter more time for much less
     /// memory. The result does not depend on it.
     #[serde(skip_serializing_if = "is_false")]
     pub recompute: bool,

@@ -292,11 +292,6 @@ unsafe fn tile<S: Simd, U: Unit, O: Order>(
     unsafe {
         macro_rules! pieces {
             ($($rows:literal),*) => {$(
-                if $rows == S::TILE_ROWS && height == $rows {
-                    // The usual case, with distances that the compiler knows.
-                    rows::<S, U, O, $rows>(s, a, $rows, b, groups, target);
-                    return;
-                }
                 while $rows <= S::TILE_ROWS && height - row >= $rows {
                     let a = a.add(row * O::strides(height).0);
                     rows::<S, U, O, $rows>(s, a, height, b, groups, target.part(row, 0));

@@ -11,7 +11,7 @@
 //!
 //! The last one is how tiles that only multiply bf16 compute f32 products (Henry, Tang and Heinecke 2019,
 //! arXiv:1904.06376): of the nine products of parts, the six largest are summed in f32. What is left out is
-//! below 2⁻²⁴ of the product, as much as the rounding of one f32 multiplication. Six bf16 products on tiles
+//! at most 2⁻²⁴ of the product, as much as the rounding of one f32 multiplication. Six bf16 products on tiles
 //! take half the time of one f32 product on vectors. Parts below 2⁻¹²⁶ are lost, and an infinity becomes NaN.
 
 use crate::simd::{self, Simd};
