@@ -43,6 +43,7 @@ mod ops;
 mod parameters;
 mod peak;
 mod profile;
+pub mod quant;
 mod simd;
 mod tape;
 mod tensor;
