@@ -120,7 +120,7 @@ impl Block for Iq4Xs {
         let fit = fit_scales::<GROUP>(Table, SCALES, x, w);
         let (mut q, mut scales) = ([0; SUPERBLOCK], [0; GROUPS]);
         for (g, (x, q)) in x.chunks(GROUP).zip(q.chunks_mut(GROUP)).enumerate() {
-            number(x, fit.d.to_f32() * fit.factors[g], q);
+            number(x, fit.line(g).scale, q);
             scales[g] = (fit.factors[g] - SCALES.low) as u8;
         }
         let mut block = Self { d: fit.d.to_le_bytes(), ..Self::zeroed() };

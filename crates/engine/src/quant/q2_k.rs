@@ -14,6 +14,9 @@ use super::{Block, SUPERBLOCK, from_f16};
 /// Weights of a group.
 const GROUP: usize = 16;
 const LEVELS: Whole = Whole { low: 0.0, high: 3.0 };
+/// Parts of the largest scale and min to start from. With 15 factors, one group with an outlier would leave all
+/// others next to none.
+const SHARES: [[f32; 2]; 4] = [[1.0, 1.0], [0.5, 1.0], [1.0, 0.5], [0.5, 0.5]];
 
 /// The block.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -42,7 +45,7 @@ impl Block for Q2K {
 
     #[inline(always)]
     fn quantize(x: &[f32], w: &[f32]) -> Self {
-        let lines = fit_lines::<GROUP>(LEVELS, 15.0, x, w);
+        let lines = fit_lines::<GROUP>(LEVELS, 15.0, &SHARES, x, w);
         let mut q = [0; SUPERBLOCK];
         let mut block = Self { d: lines.d.to_le_bytes(), dmin: lines.dmin.to_le_bytes(), ..Self::zeroed() };
         for (g, (x, q)) in x.chunks(GROUP).zip(q.chunks_mut(GROUP)).enumerate() {

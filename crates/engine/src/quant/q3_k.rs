@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::bits::{pack, unpack};
 use super::group::number;
-use super::search::{Line, Whole};
+use super::search::Whole;
 use super::superblock::fit_scales;
 use super::{Block, SUPERBLOCK, from_f16};
 
@@ -52,7 +52,7 @@ impl Block for Q3K {
         let fit = fit_scales::<GROUP>(LEVELS, SCALES, x, w);
         let (mut q, mut scales) = ([0; SUPERBLOCK], [0; GROUPS]);
         for (g, (x, q)) in x.chunks(GROUP).zip(q.chunks_mut(GROUP)).enumerate() {
-            number(LEVELS, x, Line { scale: fit.d.to_f32() * fit.factors[g], offset: 0.0 }, q);
+            number(LEVELS, x, fit.line(g), q);
             scales[g] = (fit.factors[g] - SCALES.low) as u8;
         }
         let mut block = Self { d: fit.d.to_le_bytes(), ..Self::zeroed() };

@@ -66,7 +66,7 @@ impl Header {
 
     #[inline(always)]
     fn quantize(levels: Whole, x: &[f32], w: &[f32]) -> (Self, [u8; SUPERBLOCK]) {
-        let lines = fit_lines::<GROUP>(levels, MOST, x, w);
+        let lines = fit_lines::<GROUP>(levels, MOST, &[[1.0, 1.0]], x, w);
         let mut q = [0; SUPERBLOCK];
         for g in 0..GROUPS {
             let range = g * GROUP..(g + 1) * GROUP;

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::bits::{pack, unpack};
 use super::group::number;
-use super::search::{Line, Whole};
+use super::search::Whole;
 use super::superblock::fit_scales;
 use super::{Block, SUPERBLOCK, from_f16};
 
@@ -48,7 +48,7 @@ impl Block for Q6K {
         let mut q = [0; SUPERBLOCK];
         let mut block = Self { d: fit.d.to_le_bytes(), ..Self::zeroed() };
         for (g, (x, q)) in x.chunks(GROUP).zip(q.chunks_mut(GROUP)).enumerate() {
-            number(LEVELS, x, Line { scale: fit.d.to_f32() * fit.factors[g], offset: 0.0 }, q);
+            number(LEVELS, x, fit.line(g), q);
             block.scales[g] = fit.factors[g] as i8;
         }
         pack(4, 64, 0, &q, &mut block.low);

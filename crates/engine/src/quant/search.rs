@@ -142,7 +142,7 @@ pub(super) fn fit_scales(levels: impl Levels, x: &[f32], w: &[f32], starts: &Tri
 /// no offset is above 0.
 #[inline(always)]
 pub(super) fn fit_lines(
-    levels: impl Levels,
+    levels: Whole,
     x: &[f32],
     w: &[f32],
     starts: &[Line; TRIES],
