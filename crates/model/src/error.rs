@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::gguf::GgufFault;
 use crate::safetensors_file::Fault;
 
 /// What can go wrong with the files of a model.
@@ -51,6 +52,26 @@ pub enum Error {
         offset: u64,
         /// The rule broken.
         fault: Fault,
+    },
+    /// A GGUF file breaks the format.
+    #[error("`{}` is no valid GGUF file: {}{fault} (at byte {offset})", path.display(), of_part(part))]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The key or tensor concerned, where it is one.
+        part: Option<String>,
+        /// Where in the file the offence lies, in bytes from its beginning.
+        offset: u64,
+        /// The rule broken.
+        fault: GgufFault,
+    },
+    /// A key of a GGUF file's metadata is missing or not what it should be.
+    #[error("the metadata's `{key}` {problem}")]
+    GgufKey {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The index of a model in several files is wrong.
     #[error("`{}` is no valid index of a sharded model: {reason}", path.display())]
@@ -168,6 +189,10 @@ pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String, Error> {
 
 fn of_tensor(tensor: &Option<String>) -> String {
     tensor.as_ref().map(|name| format!("tensor `{name}`: ")).unwrap_or_default()
+}
+
+fn of_part(part: &Option<String>) -> String {
+    part.as_ref().map(|part| format!("{part}: ")).unwrap_or_default()
 }
 
 fn first_ten(problems: &[TensorProblem]) -> String {

@@ -7,6 +7,7 @@
 //! - [`counts`]: parameters, arithmetic and cache memory of a configuration;
 //! - [`layout`]: the name and shape of each tensor in Apple's files;
 //! - [`SafetensorsFile`] and [`SafetensorsWriter`]: the file format of weights, read without trust;
+//! - [`GgufFile`] and [`GgufWriter`]: the same for GGUF files, with metadata and quantised weights;
 //! - [`Weights`]: all tensors in f32, fresh, loaded or to be saved;
 //! - [`Tokenizer`]: text to token ids and back, trained on any text.
 //!
@@ -16,9 +17,11 @@ mod config;
 pub mod counts;
 mod error;
 pub mod generation_config;
+mod gguf;
 mod json_object;
 pub mod layer_scaling;
 mod layout;
+mod mapped_file;
 mod model;
 pub mod random;
 mod safetensors_file;
@@ -27,6 +30,11 @@ mod weights;
 
 pub use config::{CONFIG_FILE, LayerShape, OpenElmConfig, RMS_NORM_EPS, Scaling};
 pub use error::{Error, TensorProblem};
+pub use gguf::{
+    ALIGNMENT_KEY, FromGguf, GgmlType, GgufArray, GgufFault, GgufFile, GgufMetadata, GgufTensor,
+    GgufTensorSpec, GgufValue, GgufWriter, MAX_GGUF_ARRAY, MAX_GGUF_DIMENSIONS, MAX_GGUF_KEYS,
+    MAX_GGUF_NESTING, MAX_GGUF_STRING_BYTES, MAX_GGUF_TENSORS, is_gguf,
+};
 pub use layout::{TensorRole, TensorSpec, layout};
 pub use model::{KvCache, Model};
 pub use safetensors_file::{

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +20,7 @@ use memmap2::Mmap;
 use crate::Error;
 use crate::error::read_text;
 use crate::json_object::object;
+use crate::mapped_file::map;
 
 /// File name of the weights within a model folder, when they are in one file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -260,12 +260,7 @@ impl SafetensorsFile {
     /// [`Error::Io`] if it cannot be opened, [`Error::Safetensors`] with the first [`Fault`] found.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io(path))?;
-        #[expect(unsafe_code, reason = "mapping a file cannot be done otherwise")]
-        // SAFETY: the map is read-only and private to this value; every byte pattern is a valid u8, and
-        // all places are checked against its length. That nobody shortens the file meanwhile is asked of
-        // the caller above; Elmwood itself replaces files by rename, which leaves an open map intact.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let map = map(path)?;
         let header = Header::parse(&map).map_err(|offence| offence.in_file(path))?;
         Ok(Self { path: path.to_owned(), map, header })
     }
@@ -651,7 +646,7 @@ fn position(text: &str, error: &serde_json::Error) -> u64 {
 }
 
 /// A text for an error message: what a hostile file holds may be long.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     if text.chars().count() <= 40 { text.into() } else { text.chars().take(40).chain(['…']).collect() }
 }
 
