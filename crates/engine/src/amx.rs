@@ -1,4 +1,4 @@
-//! Products on the matrix tiles of Sapphire Rapids and later: bf16, and f32 as sums of three bf16.
+//! Products on the matrix tiles of Sapphire Rapids and later: bf16, f32 as sums of three bf16, and 8-bit integers.
 //!
 //! Eight tile registers hold 16 rows of 64 bytes each: four for 32 x 32 sums, two for A, two for B. Stable
 //! Rust has no intrinsics for them, so the loops are written in assembly.
@@ -8,10 +8,10 @@
 //! the second, and panels of B are loaded with the hint not to push A out.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use tiles::{is_available, multiply_block};
+pub(crate) use tiles::{configure_groups, is_available, multiply_block, multiply_groups};
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub(crate) use absent::{is_available, multiply_block};
+pub(crate) use absent::{configure_groups, is_available, multiply_block, multiply_groups};
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod absent {
@@ -24,6 +24,23 @@ mod absent {
     /// # Safety
     /// Never called: nothing makes an `Isa::Amx` here.
     pub(crate) unsafe fn multiply_block(_: &Block<'_>, _: Target) {
+        unreachable!("no tiles on this platform")
+    }
+
+    /// # Safety
+    /// As above.
+    pub(crate) unsafe fn configure_groups(_: usize) {
+        unreachable!("no tiles on this platform")
+    }
+
+    /// # Safety
+    /// As above.
+    pub(crate) unsafe fn multiply_groups<const COLS: usize>(
+        _: *const i8,
+        _: *const i8,
+        _: usize,
+        _: *mut i32,
+    ) {
         unreachable!("no tiles on this platform")
     }
 }
@@ -44,12 +61,14 @@ mod tiles {
         *AVAILABLE.get_or_init(|| {
             const TILE_BF16: u32 = 1 << 22;
             const TILE: u32 = 1 << 24;
+            const TILE_INT8: u32 = 1 << 25;
             const SAVED_BY_SYSTEM: u32 = 1 << 27;
             const TILE_STATE: u32 = 0b11 << 17;
             #[allow(unused_unsafe, reason = "safe in newer compilers")]
             // SAFETY: every x86-64 processor has this instruction.
             let (max, flags, features) = unsafe { (__cpuid(0).eax, __cpuid(1).ecx, __cpuid_count(7, 0).edx) };
-            if max < 7 || flags & SAVED_BY_SYSTEM == 0 || features & TILE_BF16 == 0 || features & TILE == 0 {
+            const NEEDED: u32 = TILE | TILE_BF16 | TILE_INT8;
+            if max < 7 || flags & SAVED_BY_SYSTEM == 0 || features & NEEDED != NEEDED {
                 return false;
             }
             let enabled: u32;
@@ -80,7 +99,7 @@ mod tiles {
         result == 0
     }
 
-    /// Eight registers of 16 rows by 64 bytes.
+    /// The rows of each tile register, and their bytes.
     #[repr(C, align(64))]
     struct Config {
         palette: u8,
@@ -90,13 +109,23 @@ mod tiles {
         rows: [u8; 16],
     }
 
-    static CONFIG: Config = Config {
-        palette: 1,
-        start_row: 0,
-        reserved: [0; 14],
-        bytes_per_row: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-    };
+    impl Config {
+        /// Four tiles of sums, two of A and two of B, which holds `a_bytes / 4` rows of 64 bytes.
+        const fn new(a_bytes: u16) -> Self {
+            let b_rows = (a_bytes / 4) as u8;
+            Self {
+                palette: 1,
+                start_row: 0,
+                reserved: [0; 14],
+                bytes_per_row: [64, 64, 64, 64, a_bytes, a_bytes, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+                rows: [16, 16, 16, 16, 16, 16, b_rows, b_rows, 0, 0, 0, 0, 0, 0, 0, 0],
+            }
+        }
+    }
+
+    static WHOLE: Config = Config::new(64);
+    static GROUPS_OF_32: Config = Config::new(32);
+    static GROUPS_OF_16: Config = Config::new(16);
 
     const SIDE: usize = 32;
 
@@ -118,19 +147,57 @@ mod tiles {
     type From = Option<(*const f32, usize)>;
 
     thread_local! {
-        static CONFIGURED: Cell<bool> = const { Cell::new(false) };
+        static CONFIGURED: Cell<Option<&'static Config>> = const { Cell::new(None) };
     }
 
-    /// Sets up this thread's tiles, once: nothing else in the process uses them, and the system keeps them over
-    /// changes of context. Doing it for every block costs small ones a tenth of their time.
+    /// Sets up this thread's tiles, if they are not yet like that: nothing else in the process uses them, and the
+    /// system keeps them over changes of context. Doing it for every block costs small ones a tenth of their time.
     ///
     /// # Safety
     /// The tiles must be available.
-    unsafe fn configure() {
-        if !CONFIGURED.get() {
+    unsafe fn configure(config: &'static Config) {
+        if !CONFIGURED.get().is_some_and(|have| std::ptr::eq(have, config)) {
             // SAFETY: by the caller's promise; the configuration is a valid one.
-            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
-            CONFIGURED.set(true);
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const *config, options(nostack, readonly)) };
+            CONFIGURED.set(Some(config));
+        }
+    }
+
+    /// Makes ready for [`multiply_groups`].
+    ///
+    /// # Safety
+    /// The tiles must be available.
+    pub(crate) unsafe fn configure_groups(cols: usize) {
+        // SAFETY: by the caller's promise.
+        unsafe { configure(if cols == 32 { &GROUPS_OF_32 } else { &GROUPS_OF_16 }) };
+    }
+
+    /// Sums of products of 16 rows of 8-bit activations with 16 rows of weights, for two groups of `COLS` columns, 16 or
+    /// 32: `sums[group][activation][weight]`. Activations lie `[32 columns][activation][column]`, weights `[4
+    /// columns][weight][column]`.
+    ///
+    /// # Safety
+    /// [`configure_groups`] must have been called on this thread, `a` and `b` be readable and `sums` writable for that
+    /// much.
+    #[inline(always)]
+    pub(crate) unsafe fn multiply_groups<const COLS: usize>(a: *const i8, b: *const i8, sums: *mut i32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a} + {a_row} + {a_next}]",
+                "tileloadd tmm7, [{b} + {line} + {b_next}]",
+                "tdpbssd tmm1, tmm5, tmm7",
+                "tilestored [{sums} + {line}], tmm0",
+                "tilestored [{sums} + {line} + 1024], tmm1",
+                a = in(reg) a, b = in(reg) b, sums = in(reg) sums, a_row = in(reg) 32_usize, line = in(reg) 64_usize,
+                a_next = const if COLS == 32 { 512 } else { 16 }, b_next = const 16 * COLS,
+                options(nostack),
+            );
         }
     }
 
@@ -141,7 +208,7 @@ mod tiles {
     pub(crate) unsafe fn multiply_block(block: &Block<'_>, target: Target) {
         // SAFETY: by the caller's promise; the configuration is a valid one.
         unsafe {
-            configure();
+            configure(&WHOLE);
             let square = match block.geometry.format {
                 Format::Split => split_square,
                 _ => square,

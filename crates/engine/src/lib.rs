@@ -37,8 +37,10 @@ mod amx;
 mod batch;
 mod cache;
 mod elementwise;
+mod interleaved;
 mod matmul;
 pub mod measure;
+mod memory;
 mod ops;
 mod parameters;
 mod peak;
@@ -54,6 +56,7 @@ mod testing;
 
 pub use batch::Batch;
 pub use cache::LayerCache;
+pub use interleaved::QuantMatrix;
 pub use ops::adamw::AdamW;
 pub use ops::cross_entropy::{Loss, NO_TARGET};
 pub use ops::muon::Muon;

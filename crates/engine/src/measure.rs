@@ -6,10 +6,12 @@
 use std::time::Instant;
 
 use crate::batch::Batch;
+use crate::interleaved::{self, Activations, QuantMatrix};
 use crate::matmul::{Output, PackedMatrix, Precision, Source, multiply};
 use crate::ops::attention::{self, Mask, Operands, Strided};
 use crate::ops::qk_norm_rope::Heads;
 use crate::peak::peak_gflops;
+use crate::quant::BlockFormat;
 use crate::tensor::{Arena, Tensor};
 use crate::{Cpu, Dtype};
 
@@ -118,6 +120,28 @@ pub fn attention(cpu: &Cpu, dtype: Dtype, backward: bool, shape: [usize; 3], rep
             })
         } else {
             time(cpu, dtype, 4.0 * pairs, reps, || forward(&mut out, &mut log_sums))
+        }
+    })
+}
+
+/// Times products of `tokens` rows of activations with each of `count` quantised matrices `[rows, cols]` in turn;
+/// `size` is `[tokens, rows, cols]`. Many matrices together are read from memory, one stays in the caches. The peak is
+/// that of f32.
+#[must_use]
+pub fn quantised(cpu: &Cpu, format: BlockFormat, size: [usize; 3], count: usize, reps: usize) -> Timing {
+    let [tokens, rows, cols] = size;
+    let row = filled(1, cols, Dtype::F32);
+    let mut blocks = vec![0; format.row_bytes(cols).expect("whole blocks")];
+    format.quantize(row.f32(), None, &mut blocks).expect("finite weights");
+    let blocks = blocks.repeat(rows);
+    let matrices: Vec<_> = (0..count).map(|_| [QuantMatrix::new(cpu, format, rows, cols, &blocks)]).collect();
+    let x = filled(tokens, cols, Dtype::F32);
+    let mut y = filled(tokens, rows, Dtype::F32);
+    time(cpu, Dtype::F32, 2.0 * (tokens * rows * cols * count) as f64, reps, || {
+        for matrix in &matrices {
+            Activations::with(cpu, x.f32(), cols, |activations| {
+                interleaved::multiply(cpu, "product", activations, matrix, Output::F32(y.f32_mut()));
+            });
         }
     })
 }

@@ -92,6 +92,15 @@ impl Simd for Avx2 {
         });
     }
     #[inline(always)]
+    fn store_i8(self, v: __m256, x: &mut [i8]) {
+        let x = &mut x[..8];
+        avx2!({
+            let whole = _mm256_cvtps_epi32(v);
+            let words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+            _mm_storel_epi64(x.as_mut_ptr().cast(), _mm_packs_epi16(words, words));
+        });
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         avx2!(_mm256_add_ps(a, b))
     }

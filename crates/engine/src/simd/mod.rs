@@ -38,6 +38,8 @@ pub trait Simd: Copy {
     fn store(self, v: Self::F, x: &mut [f32]);
     fn load_bf16(self, x: &[bf16]) -> Self::F;
     fn store_bf16(self, v: Self::F, x: &mut [bf16]);
+    /// The nearest integers, ties to even; lanes must be at most 127 in size.
+    fn store_i8(self, v: Self::F, x: &mut [i8]);
 
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;

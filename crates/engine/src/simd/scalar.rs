@@ -33,6 +33,10 @@ impl Simd for Scalar {
         x[0] = bf16::from_f32(v);
     }
     #[inline(always)]
+    fn store_i8(self, v: f32, x: &mut [i8]) {
+        x[0] = v.round_ties_even() as i8;
+    }
+    #[inline(always)]
     fn add(self, a: f32, b: f32) -> f32 {
         a + b
     }

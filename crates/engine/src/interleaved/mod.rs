@@ -1,0 +1,240 @@
+//! Products with quantised matrices, sixteen rows at a time.
+//!
+//! A matrix of any [`BlockFormat`] is rearranged once, when it is loaded, so that one instruction multiplies four
+//! columns of sixteen rows ([`form`]). Activations become 8-bit integers with a scale for every 32 ([`activations`]);
+//! sums of their products with the codes are exact, so that vectors of any width and tiles give the same bits
+//! ([`product`]), for one token as for a thousand.
+
+mod activations;
+mod codes;
+mod form;
+mod lanes;
+mod product;
+mod tiles;
+
+use std::ops::Range;
+
+use half::bf16;
+
+pub(crate) use activations::Activations;
+use activations::TILE;
+use form::{BLOCK, ROWS, by_format};
+use product::{Square, multiply_tile};
+
+use crate::matmul::Output;
+use crate::memory::Memory;
+use crate::quant::BlockFormat;
+use crate::threads::Parts;
+use crate::{Cpu, Isa};
+
+/// A matrix in a block format, `[rows, cols]`, with its rows interleaved.
+#[derive(Debug)]
+pub struct QuantMatrix {
+    format: BlockFormat,
+    rows: usize,
+    cols: usize,
+    strips: Memory,
+    strip_bytes: usize,
+}
+
+/// Bytes of weights that a task takes at a time; they should stay in the second-level cache with a tile of activations.
+const TASK_BYTES: usize = 1 << 18;
+
+impl QuantMatrix {
+    /// Rearranges the rows of a file, one after the other without gaps.
+    ///
+    /// # Panics
+    /// If `cols` are not whole blocks, or there are not as many bytes as `rows` of them have.
+    #[must_use]
+    pub fn new(cpu: &Cpu, format: BlockFormat, rows: usize, cols: usize, blocks: &[u8]) -> Self {
+        let row_bytes = format.row_bytes(cols).expect("whole blocks");
+        assert_eq!(blocks.len(), rows * row_bytes, "bytes of {rows} x {cols} in {format:?}");
+        let strip_bytes = cols.div_ceil(BLOCK) * form::block_bytes(format);
+        let n_strips = rows.div_ceil(ROWS);
+        let mut strips = Memory::zeroed(n_strips * strip_bytes);
+        let parts = Parts::new(&mut strips);
+        cpu.threads.run_ranges(n_strips, (TASK_BYTES / strip_bytes.max(1)).max(1), |range| {
+            for strip in range {
+                // SAFETY: every strip is written by one task.
+                let to = unsafe { parts.part(strip * strip_bytes..(strip + 1) * strip_bytes) };
+                let first = strip * ROWS * row_bytes;
+                let from = &blocks[first..(first + ROWS * row_bytes).min(blocks.len())];
+                codes::interleave(format, from, cols, to);
+            }
+        });
+        Self { format, rows, cols, strips, strip_bytes }
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn format(&self) -> BlockFormat {
+        self.format
+    }
+
+    /// Rows: features that come out of a product.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: features that go into a product.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes that a product reads.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.strips.len()
+    }
+
+    fn strip(&self, strip: usize) -> &[u8] {
+        &self.strips[strip * self.strip_bytes..(strip + 1) * self.strip_bytes]
+    }
+}
+
+/// `C = A · Bᵀ` for all activations and the rows of all `matrices`, which stand one below the other; C is row-major.
+/// `name` is what a profile calls it.
+pub(crate) fn multiply(
+    cpu: &Cpu,
+    name: &'static str,
+    activations: &Activations,
+    matrices: &[QuantMatrix],
+    output: Output<'_>,
+) {
+    let (tokens, cols) = (activations.rows(), activations.cols());
+    let rows: usize = matrices.iter().map(QuantMatrix::rows).sum();
+    let bytes = matrices.iter().map(QuantMatrix::bytes).sum::<usize>() + tokens * (cols + 4 * rows);
+    let _span = cpu.profile.span(name, 2 * tokens * rows * cols, bytes);
+    let c = Destination::new(output, tokens * rows, rows);
+    let mut first_row = 0;
+    for matrix in matrices {
+        assert_eq!(matrix.cols, cols, "a matrix for other features");
+        let n_strips = matrix.rows.div_ceil(ROWS);
+        let grain = (TASK_BYTES / matrix.strip_bytes).clamp(1, n_strips.div_ceil(4 * cpu.threads.count()));
+        cpu.threads.run_ranges(n_strips, grain, |strips| {
+            // SAFETY: every strip's columns of C are written by one task.
+            by_format!(matrix.format, F => unsafe {
+                multiply_strips::<F>(cpu.isa, activations, matrix, strips, first_row, &c)
+            });
+        });
+        first_row += matrix.rows;
+    }
+}
+
+/// # Safety
+/// Nobody else may use these columns of C meanwhile.
+unsafe fn multiply_strips<F: form::Form>(
+    isa: Isa,
+    activations: &Activations,
+    matrix: &QuantMatrix,
+    strips: Range<usize>,
+    first_row: usize,
+    c: &Destination<'_>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx && activations.is_in_whole_tiles() {
+        // SAFETY: the instruction set is there; by the caller's promise.
+        unsafe { tiles::multiply_strips::<F>(activations, matrix, strips, first_row, c) };
+        return;
+    }
+    let mut square = Square::ZERO;
+    for (t, tile) in activations.tiles().enumerate() {
+        for strip in strips.clone() {
+            multiply_tile::<F>(isa, matrix.strip(strip), &tile, &mut square);
+            // SAFETY: by the caller's promise.
+            unsafe { c.write_square(t, tile.used, first_row, matrix.rows, strip, &square) };
+        }
+    }
+}
+
+/// C, as the tasks share it.
+struct Destination<'a> {
+    stride: usize,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    F32(Parts<'a, f32>),
+    Bf16(Parts<'a, bf16>),
+    Accumulate(Parts<'a, f32>),
+    AddTo(&'a [f32], Parts<'a, f32>),
+}
+
+impl<'a> Destination<'a> {
+    fn new(output: Output<'a>, len: usize, stride: usize) -> Self {
+        let kind = match output {
+            Output::F32(c) => Kind::F32(Parts::new(c)),
+            Output::Bf16(c) => Kind::Bf16(Parts::new(c)),
+            Output::Accumulate(c) => Kind::Accumulate(Parts::new(c)),
+            Output::AddTo(x, c) => Kind::AddTo(x, Parts::new(c)),
+        };
+        let have = match &kind {
+            Kind::Bf16(c) => c.len(),
+            Kind::F32(c) | Kind::Accumulate(c) | Kind::AddTo(_, c) => c.len(),
+        };
+        assert_eq!(have, len, "the output has another size than the product");
+        Self { stride, kind }
+    }
+
+    /// Writes what belongs to C of the product of a strip with tile number `tile`.
+    ///
+    /// # Safety
+    /// Nobody else may use this part of C meanwhile.
+    unsafe fn write_square(
+        &self,
+        tile: usize,
+        used: usize,
+        first_row: usize,
+        rows: usize,
+        strip: usize,
+        square: &Square,
+    ) {
+        let rows = ROWS.min(rows - strip * ROWS);
+        for (i, sums) in square.0[..used].iter().enumerate() {
+            let (token, first_row) = (tile * TILE + i, first_row + strip * ROWS);
+            // SAFETY: by the caller's promise.
+            unsafe {
+                // A constant length is copied by one instruction instead of a call.
+                if rows == ROWS {
+                    self.write(token, first_row, sums)
+                } else {
+                    self.write(token, first_row, &sums[..rows])
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// Nobody else may use this part of C meanwhile.
+    #[inline(always)]
+    unsafe fn write(&self, token: usize, first_row: usize, sums: &[f32]) {
+        let at = token * self.stride + first_row;
+        let range = at..at + sums.len();
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match &self.kind {
+                Kind::F32(c) => c.part(range).copy_from_slice(sums),
+                Kind::Bf16(c) => {
+                    for (c, sum) in c.part(range).iter_mut().zip(sums) {
+                        *c = bf16::from_f32(*sum);
+                    }
+                }
+                Kind::Accumulate(c) => {
+                    for (c, sum) in c.part(range).iter_mut().zip(sums) {
+                        *c += sum;
+                    }
+                }
+                Kind::AddTo(x, c) => {
+                    for ((c, x), sum) in c.part(range.clone()).iter_mut().zip(&x[range]).zip(sums) {
+                        *c = x + sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

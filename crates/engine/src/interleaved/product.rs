@@ -1,0 +1,288 @@
+//! Integer products of strips with tiles of activations, on vectors.
+//!
+//! For every output, in this order and whatever the instruction set, the number of rows or of threads:
+//!
+//! ```text
+//! y = 0
+//! for each group of 32 columns (or 16, where those have a scale):
+//!     y = fma(Σ (code − bias) · a, weight scale · activation scale, y)      the sum is exact
+//!     y = fma(−minimum, activation scale · Σ a, y)                          where there are minima
+//! ```
+
+use super::activations::{TILE, Tile};
+use super::form::{BLOCK, Form, GROUP, GROUPS, QUAD, ROWS};
+use super::lanes::{Lanes, Plain};
+use crate::Isa;
+
+/// Products of one strip with one tile: `[16 activations][16 rows]`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Square(pub(crate) [[f32; ROWS]; TILE]);
+
+impl Square {
+    pub(crate) const ZERO: Self = Self([[0.0; ROWS]; TILE]);
+}
+
+/// The scales, or minima, of groups, `[group][row]`.
+pub(crate) struct Scales<L: Lanes> {
+    scale: L::Floats,
+    minimum: L::Floats,
+}
+
+/// The eight quads of a group, as unsigned codes (of the levels, for formats that have those).
+///
+/// # Safety
+/// `codes` must be readable for the bytes of a group.
+#[inline(always)]
+pub(crate) unsafe fn quads<L: Lanes, F: Form>(l: L, codes: *const u8) -> [L::Bytes; 8] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let line = |i: usize| l.load_bytes(codes.add(QUAD * i));
+        let mut quads = match F::LOW_BITS {
+            8 => [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)],
+            4 => {
+                let x = [line(0), line(1), line(2), line(3)];
+                let low = [
+                    l.field::<0>(x[0], 15),
+                    l.field::<0>(x[1], 15),
+                    l.field::<0>(x[2], 15),
+                    l.field::<0>(x[3], 15),
+                ];
+                let high = [
+                    l.field::<4>(x[0], 15),
+                    l.field::<4>(x[1], 15),
+                    l.field::<4>(x[2], 15),
+                    l.field::<4>(x[3], 15),
+                ];
+                [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]]
+            }
+            _ => {
+                let x = [line(0), line(1)];
+                [
+                    l.field::<0>(x[0], 3),
+                    l.field::<0>(x[1], 3),
+                    l.field::<2>(x[0], 3),
+                    l.field::<2>(x[1], 3),
+                    l.field::<4>(x[0], 3),
+                    l.field::<4>(x[1], 3),
+                    l.field::<6>(x[0], 3),
+                    l.field::<6>(x[1], 3),
+                ]
+            }
+        };
+        match (F::HIGH_BITS, F::LOW_BITS) {
+            (2, _) => {
+                let x = [line(4), line(5)];
+                quads[0] = l.or(quads[0], l.field::<-4>(x[0], 48));
+                quads[1] = l.or(quads[1], l.field::<-4>(x[1], 48));
+                quads[2] = l.or(quads[2], l.field::<-2>(x[0], 48));
+                quads[3] = l.or(quads[3], l.field::<-2>(x[1], 48));
+                quads[4] = l.or(quads[4], l.field::<0>(x[0], 48));
+                quads[5] = l.or(quads[5], l.field::<0>(x[1], 48));
+                quads[6] = l.or(quads[6], l.field::<2>(x[0], 48));
+                quads[7] = l.or(quads[7], l.field::<2>(x[1], 48));
+            }
+            (1, 4) => {
+                let x = line(4);
+                quads[0] = l.or(quads[0], l.field::<-4>(x, 16));
+                quads[1] = l.or(quads[1], l.field::<-3>(x, 16));
+                quads[2] = l.or(quads[2], l.field::<-2>(x, 16));
+                quads[3] = l.or(quads[3], l.field::<-1>(x, 16));
+                quads[4] = l.or(quads[4], l.field::<0>(x, 16));
+                quads[5] = l.or(quads[5], l.field::<1>(x, 16));
+                quads[6] = l.or(quads[6], l.field::<2>(x, 16));
+                quads[7] = l.or(quads[7], l.field::<3>(x, 16));
+            }
+            (1, _) => {
+                let x = line(2);
+                quads[0] = l.or(quads[0], l.field::<-2>(x, 4));
+                quads[1] = l.or(quads[1], l.field::<-1>(x, 4));
+                quads[2] = l.or(quads[2], l.field::<0>(x, 4));
+                quads[3] = l.or(quads[3], l.field::<1>(x, 4));
+                quads[4] = l.or(quads[4], l.field::<2>(x, 4));
+                quads[5] = l.or(quads[5], l.field::<3>(x, 4));
+                quads[6] = l.or(quads[6], l.field::<4>(x, 4));
+                quads[7] = l.or(quads[7], l.field::<5>(x, 4));
+            }
+            _ => {}
+        }
+        if F::LEVELED {
+            for quad in &mut quads {
+                *quad = l.levels(*quad);
+            }
+        }
+        quads
+    }
+}
+
+/// What a block's whole-numbered scales and minima are multiplied with.
+///
+/// # Safety
+/// `block` must be readable for a block.
+#[inline(always)]
+pub(crate) unsafe fn block_scales<L: Lanes, F: Form>(l: L, block: *const u8) -> Scales<L> {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let zero = l.splat(0.0);
+        if !F::WHOLE {
+            return Scales { scale: zero, minimum: zero };
+        }
+        let minimum = if F::MINIMA { l.mul(l.load_f16(block.add(F::HALVES)), l.splat(-1.0)) } else { zero };
+        Scales { scale: l.load_f16(block), minimum }
+    }
+}
+
+/// Scales and (negated) minima of the 16 or 32 columns number `i` of a block.
+///
+/// # Safety
+/// `block` must be readable for a block.
+#[inline(always)]
+pub(crate) unsafe fn scales<L: Lanes, F: Form>(
+    l: L,
+    block: *const u8,
+    of_block: &Scales<L>,
+    i: usize,
+) -> (L::Floats, L::Floats) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let zero = l.splat(0.0);
+        if F::WHOLE {
+            let at = block.add(F::WHOLES_AT + i * ROWS);
+            let scale = if F::SIGNED { l.load_i8(at) } else { l.load_u8(at) };
+            let minimum =
+                if F::MINIMA { l.mul(of_block.minimum, l.load_u8(at.add(F::WHOLES))) } else { zero };
+            (l.mul(of_block.scale, scale), minimum)
+        } else {
+            let at = block.add(2 * i * ROWS);
+            (l.load_f16(at), if F::MINIMA { l.load_f16(at.add(F::HALVES)) } else { zero })
+        }
+    }
+}
+
+/// Bytes by which a single row of activations, which waits for memory, asks ahead.
+const AHEAD: usize = 2048;
+/// Multiplies a strip with rows `first..first + C` of a tile.
+///
+/// # Safety
+/// The strip must hold the tile's blocks, and the tile those rows.
+#[inline(always)]
+unsafe fn columns<L: Lanes, F: Form, const C: usize>(
+    l: L,
+    strip: &[u8],
+    tile: &Tile<'_>,
+    first: usize,
+    out: &mut Square,
+) {
+    let zero = l.splat(0.0);
+    let mut y = [zero; C];
+    let groups = tile.groups();
+    let wide = F::BIAS == 128;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        for b in 0..groups.div_ceil(GROUPS) {
+            let block = strip.as_ptr().add(b * F::BYTES);
+            let of_block = block_scales::<L, F>(l, block);
+            for g in 0..GROUPS.min(groups - b * GROUPS) {
+                let codes = block.add(F::CODES_AT + g * F::GROUP_BYTES);
+                if C == 1 {
+                    for line in 0..F::BYTES.div_ceil(GROUPS * QUAD) {
+                        l.prefetch(codes.wrapping_add(AHEAD + line * QUAD));
+                    }
+                }
+                let quads = quads::<L, F>(l, codes);
+                let cell = (b * GROUPS + g) * tile.rows + first;
+                if F::SCALED == GROUP {
+                    let (scale, minimum) = scales::<L, F>(l, block, &of_block, g);
+                    for (c, y) in y.iter_mut().enumerate() {
+                        let a = tile.codes.as_ptr().add((cell + c) * GROUP);
+                        let mut sum = l.splat_int(F::BIAS * tile.sums.negated.get_unchecked(cell + c));
+                        for (t, quad) in quads.iter().enumerate() {
+                            let a = a.add(4 * t);
+                            sum = if wide { l.dot_wide(sum, *quad, a) } else { l.dot(sum, *quad, a) };
+                        }
+                        let factor = l.mul(scale, l.splat(*tile.scales.get_unchecked(cell + c)));
+                        *y = l.fma(l.to_floats(sum), factor, *y);
+                        if F::MINIMA {
+                            *y = l.fma(minimum, l.splat(*tile.sums.scaled.get_unchecked(cell + c)), *y);
+                        }
+                    }
+                } else {
+                    for half in 0..2 {
+                        let (scale, minimum) = scales::<L, F>(l, block, &of_block, 2 * g + half);
+                        for (c, y) in y.iter_mut().enumerate() {
+                            let a = tile.codes.as_ptr().add((cell + c) * GROUP + half * GROUP / 2);
+                            let at = 2 * (cell + c) + half;
+                            let mut sum = l.splat_int(F::BIAS * tile.sums.negated_halves.get_unchecked(at));
+                            for t in 0..4 {
+                                sum = l.dot(sum, quads[4 * half + t], a.add(4 * t));
+                            }
+                            let factor = l.mul(scale, l.splat(*tile.scales.get_unchecked(cell + c)));
+                            *y = l.fma(l.to_floats(sum), factor, *y);
+                            if F::MINIMA {
+                                *y = l.fma(minimum, l.splat(*tile.sums.scaled_halves.get_unchecked(at)), *y);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        for (c, y) in y.into_iter().enumerate() {
+            l.store(y, out.0[first + c].as_mut_ptr());
+        }
+    }
+}
+
+/// Multiplies a strip with a tile, `WIDE` of its rows at a time.
+///
+/// # Safety
+/// The strip must hold the tile's blocks.
+#[inline(always)]
+unsafe fn whole_tile<L: Lanes, F: Form, const WIDE: usize>(
+    l: L,
+    strip: &[u8],
+    tile: &Tile<'_>,
+    out: &mut Square,
+) {
+    let mut first = 0;
+    while first < tile.used {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if first + WIDE <= tile.rows {
+                columns::<L, F, WIDE>(l, strip, tile, first, out);
+                first += WIDE;
+            } else {
+                columns::<L, F, 1>(l, strip, tile, first, out);
+                first += 1;
+            }
+        }
+    }
+}
+
+/// `out[activation][row]` for the rows of one strip and those of a tile that are used; the others are left as they are.
+pub(crate) fn multiply_tile<F: Form>(isa: Isa, strip: &[u8], tile: &Tile<'_>, out: &mut Square) {
+    assert!(strip.len() >= tile.groups().div_ceil(BLOCK / GROUP) * F::BYTES, "a strip of all columns");
+    assert!(tile.codes.len() == tile.groups() * tile.rows * GROUP && tile.used <= tile.rows, "a whole tile");
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    unsafe fn avx512<F: Form>(strip: &[u8], tile: &Tile<'_>, out: &mut Square) {
+        // SAFETY: by the caller's promise.
+        unsafe { whole_tile::<_, F, 8>(super::lanes::Lanes512::new_unchecked(), strip, tile, out) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2<F: Form>(strip: &[u8], tile: &Tile<'_>, out: &mut Square) {
+        // SAFETY: by the caller's promise.
+        unsafe { whole_tile::<_, F, 2>(super::lanes::Lanes256::new_unchecked(), strip, tile, out) }
+    }
+    // SAFETY: the sizes were checked above; an `Isa` is only ever made where the instructions were found.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => avx512::<F>(strip, tile, out),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::<F>(strip, tile, out),
+            _ => whole_tile::<_, F, 1>(Plain, strip, tile, out),
+        }
+    }
+}
