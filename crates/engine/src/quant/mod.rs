@@ -11,6 +11,20 @@
 //!
 //! All of this is plain Rust in f32 with sums in a fixed order, so that a matrix becomes the same bytes on every
 //! machine, for any number of threads.
+//!
+//! ```
+//! use elmwood_engine::quant::BlockFormat;
+//!
+//! let weights: Vec<f32> = (0..256).map(|i| (i as f32).sin()).collect();
+//! let format = BlockFormat::from_name("q4_k").unwrap();
+//! let mut blocks = vec![0; format.row_bytes(weights.len()).unwrap()];
+//! format.quantize(&weights, None, &mut blocks)?;
+//! let mut back = vec![0.0; weights.len()];
+//! format.dequantize(&blocks, &mut back);
+//! assert_eq!(blocks.len(), 144);
+//! assert!(weights.iter().zip(&back).all(|(x, y)| (x - y).abs() < 0.1));
+//! # Ok::<(), elmwood_engine::quant::QuantError>(())
+//! ```
 
 mod bits;
 mod group;
@@ -264,13 +278,16 @@ trait Block: Pod {
     fn quantize(x: &[f32], w: &[f32]) -> Self;
 }
 
+/// What [`quantize_blocks`] is for a format.
+type Quantize = fn(Isa, &[f32], Option<&[f32]>, &mut [u8]);
+
 /// A [`Block`] as data.
 struct Codec {
     name: &'static str,
     weights: usize,
     bytes: usize,
     dequantize: fn(&[u8], &mut [f32]),
-    quantize: fn(Isa, &[f32], Option<&[f32]>, &mut [u8]),
+    quantize: Quantize,
 }
 
 impl Codec {
@@ -306,9 +323,10 @@ kernel! {
 /// Brings weights into the range of [`Block::quantize`] and sets what their errors count; `false` if they are
 /// all zero or as good as that.
 ///
-/// An error counts as much as the importance of the weight, times `1 + |x|/rms`: large weights matter more
-/// to what a layer gives than their number says. With importance it is `sqrt(1 + (x/rms)²)`, which is flatter.
-/// Both are what llama.cpp weighs K formats by.
+/// An error counts as much as the importance of the weight, times `sqrt(1 + (x/rms)²)`; without importance it
+/// counts `1 + |x|/rms`. llama.cpp weighs most K formats like that. On a model of 260,000 parameters, counting
+/// all errors alike made the KL divergence from it up to 8 % smaller, but it leaves errors of outliers, which
+/// larger models have more of, up to twice as large.
 #[inline(always)]
 fn prepare(x: &[f32], importance: Option<&[f32]>, to_x: &mut [f32], to_w: &mut [f32]) -> bool {
     /// More than any format can hold, 65504·128·32, and little enough for sums of squares in f32.

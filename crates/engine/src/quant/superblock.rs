@@ -70,7 +70,11 @@ pub(super) fn fit_scales<const GROUP: usize>(
         if total < best.1 {
             best = (now, total);
         }
-        now.d = to_f16(if ff > 0.0 { xf / ff } else { 0.0 });
+        let next = to_f16(if ff > 0.0 { xf / ff } else { 0.0 });
+        if next == now.d {
+            break;
+        }
+        now.d = next;
     }
     best.0
 }
