@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, config_error};
+use crate::fields::{Fields, brief};
 use crate::layer_scaling::{ffn_dim, multipliers, query_heads};
 
 /// File name of the configuration within a model folder.
@@ -407,12 +408,12 @@ impl TryFrom<Value> for OpenElmConfig {
             rope_freq_constant: fields.number("rope_freq_constant")?.unwrap_or(10_000.0),
             rope_max_length: fields.count("rope_max_length")?.unwrap_or(max_context_length.saturating_mul(2)),
             num_gqa_groups: fields.count("num_gqa_groups")?.unwrap_or(1),
-            qkv_multipliers: fields.multipliers("qkv_multipliers", n_layers)?.unwrap_or(vec![1.0]),
-            ffn_multipliers: fields.multipliers("ffn_multipliers", n_layers)?.unwrap_or(vec![4.0]),
+            qkv_multipliers: stored_multipliers(&fields, "qkv_multipliers", n_layers)?.unwrap_or(vec![1.0]),
+            ffn_multipliers: stored_multipliers(&fields, "ffn_multipliers", n_layers)?.unwrap_or(vec![4.0]),
             ffn_dim_divisor,
             bos_token_id: fields.token("bos_token_id")?.unwrap_or(1),
             eos_token_id: fields.token("eos_token_id")?.unwrap_or(2),
-            torch_dtype: fields.dtype()?,
+            torch_dtype: dtype(&fields)?,
             layers: vec![empty; n_layers],
         };
         // Everything the formulas divide by or multiply with is in range from here on.
@@ -443,91 +444,32 @@ fn per_layer(stored: &[f64], n_layers: usize) -> Vec<f64> {
     }
 }
 
-/// Typed access to the keys of a JSON object; absent and null are the same.
-struct Fields<'a>(&'a Value);
-
-impl Fields<'_> {
-    fn get(&self, field: &'static str) -> Option<&Value> {
-        self.0.get(field).filter(|value| !value.is_null())
+fn stored_multipliers(
+    fields: &Fields<'_>,
+    field: &'static str,
+    n_layers: usize,
+) -> Result<Option<Vec<f64>>, Error> {
+    let Some(value) = fields.get(field) else { return Ok(None) };
+    let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    if ![1, 2, n_layers].contains(&list.len()) {
+        let reason = format!("{} entries, where 1, 2 or one for each layer belong", list.len());
+        return Err(config_error(field, reason));
     }
-
-    fn constant(&self, field: &'static str, expected: Value) -> Result<(), Error> {
-        match self.get(field) {
-            Some(value) if *value != expected => {
-                Err(config_error(field, format!("`{}` instead of `{expected}`", brief(value))))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn required(&self, field: &'static str) -> Result<usize, Error> {
-        self.count(field)?.ok_or_else(|| config_error(field, "it is missing".into()))
-    }
-
-    fn count(&self, field: &'static str) -> Result<Option<usize>, Error> {
-        self.get(field).map(|value| as_count(field, value)).transpose()
-    }
-
-    fn counts(&self, field: &'static str, len: usize) -> Result<Option<Vec<usize>>, Error> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        let list = value
-            .as_array()
-            .ok_or_else(|| config_error(field, format!("`{}` is not a list", brief(value))))?;
-        if list.len() != len {
-            return Err(config_error(field, format!("{} entries for {len} layers", list.len())));
-        }
-        list.iter().map(|value| as_count(field, value)).collect::<Result<_, _>>().map(Some)
-    }
-
-    fn number(&self, field: &'static str) -> Result<Option<f64>, Error> {
-        let not_a_number = |value| config_error(field, format!("`{}` is not a number", brief(value)));
-        self.get(field).map(|value| value.as_f64().ok_or_else(|| not_a_number(value))).transpose()
-    }
-
-    fn multipliers(&self, field: &'static str, n_layers: usize) -> Result<Option<Vec<f64>>, Error> {
-        let Some(value) = self.get(field) else { return Ok(None) };
-        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        if ![1, 2, n_layers].contains(&list.len()) {
-            let reason = format!("{} entries, where 1, 2 or one for each layer belong", list.len());
-            return Err(config_error(field, reason));
-        }
-        let positive = |value: &Value| match value.as_f64() {
-            Some(number) if number > 0.0 && number <= 1024.0 => Ok(number),
-            _ => Err(config_error(field, format!("`{}` is not a number up to 1024", brief(value)))),
-        };
-        list.iter().map(positive).collect::<Result<_, _>>().map(Some)
-    }
-
-    fn token(&self, field: &'static str) -> Result<Option<u32>, Error> {
-        let id = self.count(field)?;
-        let narrow =
-            |id| u32::try_from(id).map_err(|_| config_error(field, format!("`{id}` is no token id")));
-        id.map(narrow).transpose()
-    }
-
-    fn dtype(&self) -> Result<String, Error> {
-        match self.get("torch_dtype") {
-            None => Ok("float32".into()),
-            Some(Value::String(name)) if ["float32", "bfloat16", "float16"].contains(&name.as_str()) => {
-                Ok(name.clone())
-            }
-            Some(other) => Err(config_error("torch_dtype", format!("`{}` is not supported", brief(other)))),
-        }
-    }
-}
-
-fn as_count(field: &'static str, value: &Value) -> Result<usize, Error> {
-    let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
-    count.ok_or_else(|| config_error(field, format!("`{}` is not a whole positive number", brief(value))))
-}
-
-/// A value for an error message: what a hostile file holds may be long.
-fn brief(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let positive = |value: &Value| match value.as_f64() {
+        Some(number) if number > 0.0 && number <= 1024.0 => Ok(number),
+        _ => Err(config_error(field, format!("`{}` is not a number up to 1024", brief(value)))),
     };
-    if text.chars().count() <= 40 { text } else { text.chars().take(40).chain(['…']).collect() }
+    list.iter().map(positive).collect::<Result<_, _>>().map(Some)
+}
+
+fn dtype(fields: &Fields<'_>) -> Result<String, Error> {
+    match fields.get("torch_dtype") {
+        None => Ok("float32".into()),
+        Some(Value::String(name)) if ["float32", "bfloat16", "float16"].contains(&name.as_str()) => {
+            Ok(name.clone())
+        }
+        Some(other) => Err(config_error("torch_dtype", format!("`{}` is not supported", brief(other)))),
+    }
 }
 
 /// The keys of Apple's file, in its order.

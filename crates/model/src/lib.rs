@@ -13,9 +13,11 @@
 //!
 //! Every file is written through `elmwood-durable`, whole or not at all.
 
+mod architecture;
 mod config;
 pub mod counts;
 mod error;
+mod fields;
 pub mod generation_config;
 mod gguf;
 mod json_object;
@@ -28,6 +30,9 @@ mod safetensors_file;
 mod tokenizer;
 mod weights;
 
+pub use architecture::{
+    Activation, Architecture, Biases, Family, LayerPlan, NormKind, Rope, RopeScaling, Visibility,
+};
 pub use config::{CONFIG_FILE, LayerShape, OpenElmConfig, RMS_NORM_EPS, Scaling};
 pub use error::{Error, TensorProblem};
 pub use gguf::{
