@@ -103,6 +103,12 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A tokenizer cannot be written into a GGUF file.
+    #[error("the tokenizer cannot be written as GGUF: {reason}")]
+    TokenizerExport {
+        /// Why not.
+        reason: String,
+    },
     /// Another error of this crate, with the file it comes from.
     #[error("`{}`: {source}", path.display())]
     InFile {

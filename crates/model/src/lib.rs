@@ -46,5 +46,5 @@ pub use safetensors_file::{
     Dtype, Fault, FloatType, INDEX_FILE, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, SafetensorsFile,
     SafetensorsFolder, SafetensorsWriter, TensorView, WEIGHTS_FILE,
 };
-pub use tokenizer::{DecodeStream, Progress, TOKENIZER_FILE, Tokenizer};
+pub use tokenizer::{DecodeStream, Progress, Special, TOKENIZER_FILE, Tokenizer};
 pub use weights::{NamedTensor, Weights};

@@ -190,6 +190,7 @@ macro_rules! from_integers {
 from_integers! {
     u32, "a whole number from 0 to 2^32 - 1", "an array of whole numbers from 0 to 2^32 - 1";
     u64, "a whole number from 0 to 2^64 - 1", "an array of whole numbers from 0 to 2^64 - 1";
+    i64, "a whole number of 64 bits", "an array of whole numbers of 64 bits";
     i32, "a whole number of 32 bits", "an array of whole numbers of 32 bits";
 }
 

@@ -8,17 +8,23 @@ pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
     /// The bytes of a character that is not complete yet.
     pending: Vec<u8>,
+    /// Whether the next text begins with a space that encoding put there.
+    drops_space: bool,
 }
 
 impl<'a> DecodeStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new() }
+    pub(super) fn new(tokenizer: &'a Tokenizer, drops_space: bool) -> Self {
+        Self { tokenizer, pending: Vec::new(), drops_space }
     }
 
     /// The text that is complete with this token: empty within a character. Bytes that belong to no
     /// character become U+FFFD.
     pub fn push(&mut self, id: u32) -> String {
-        self.pending.extend_from_slice(self.tokenizer.bytes_of(id));
+        let bytes = self.tokenizer.bytes_of(id);
+        if !bytes.is_empty() {
+            let dropped = std::mem::take(&mut self.drops_space);
+            self.pending.extend_from_slice(bytes.strip_prefix(b" ").filter(|_| dropped).unwrap_or(bytes));
+        }
         let mut complete = self.pending.len();
         // Only the last chunk can be the beginning of a character.
         if let Some(last) = self.pending.utf8_chunks().last()

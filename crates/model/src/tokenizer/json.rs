@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::byte_level::Alphabet;
-use super::byte_pairs::{BytePairs, Merge};
+use super::byte_pairs::{BytePairs, Merge, Whole};
 use super::pieces::PATTERN;
 use super::{MAX_VOCABULARY, SPECIAL};
 use crate::json_object::object;
@@ -101,7 +101,11 @@ pub(super) fn read(text: &str) -> Result<Option<BytePairs>, String> {
     };
     let merges = merges.into_iter().enumerate().map(merge).collect::<Result<_, _>>()?;
     // As many ids as places and none twice, so there is no gap.
-    BytePairs::new(tokens.into_iter().flatten().collect(), merges).map(Some)
+    let pairs = BytePairs::new(tokens.into_iter().flatten().collect(), |_| true, merges, Whole::Reached)?;
+    match pairs.missing_byte() {
+        Some(byte) => Err(format!("byte `{byte:#04x}` has no token")),
+        None => Ok(Some(pairs)),
+    }
 }
 
 /// A file taken apart.

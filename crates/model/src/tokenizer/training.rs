@@ -9,7 +9,8 @@ use std::num::NonZero;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use super::byte_pairs::{BytePairs, Merge, Pair, PairMap};
+use super::byte_pairs::{BytePairs, Merge, Whole};
+use super::merges::{Pair, PairMap};
 use super::pieces::pieces;
 use super::{Progress, byte_level};
 
@@ -36,7 +37,7 @@ pub(super) fn train(
     let mut tokens = vec![Box::default(); n_special];
     tokens.extend(byte_level::bytes_in_order().map(|byte| Box::from([byte])));
     let merges = learn_merges(words, &mut tokens, vocab_size, &mut progress);
-    BytePairs::new(tokens, merges).expect("what was just learned fits together")
+    BytePairs::new(tokens, |_| true, merges, Whole::Reached).expect("what was just learned fits together")
 }
 
 /// How often each piece occurs, in the order of the pieces.
