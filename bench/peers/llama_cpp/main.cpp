@@ -16,7 +16,6 @@
 //   repack  the same with the tiles refused: rows interleaved for vectors, in memory of its own
 //   plain   weights stay as the mapped file has them (`--no-repack`)
 
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -50,10 +49,13 @@ double seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// The most memory that this process has held; getrusage would count what the parent had when it started us.
 double peak_mib() {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    return usage.ru_maxrss / 1024.0;
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.rfind("VmHWM:", 0) == 0) return atof(line.c_str() + 6) / 1024;
+    }
+    return 0;
 }
 
 void log_line(ggml_log_level level, const char * text, void *) {
