@@ -6,7 +6,7 @@ use crate::{Arena, Cpu, Dtype, Tensor};
 
 /// Which parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ParameterId(usize);
+pub struct ParameterId(pub(crate) usize);
 
 impl ParameterId {
     /// Its place in the order in which parameters were added.

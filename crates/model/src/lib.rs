@@ -23,6 +23,7 @@ mod gguf;
 mod json_object;
 pub mod layer_scaling;
 mod layout;
+mod local;
 mod mapped_file;
 mod model;
 pub mod random;
@@ -41,6 +42,7 @@ pub use gguf::{
     MAX_GGUF_NESTING, MAX_GGUF_STRING_BYTES, MAX_GGUF_TENSORS, is_gguf,
 };
 pub use layout::{TensorRole, TensorSpec, layout};
+pub use local::{LocalModel, Sequence};
 pub use model::{KvCache, Model};
 pub use safetensors_file::{
     Dtype, Fault, FloatType, INDEX_FILE, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, SafetensorsFile,

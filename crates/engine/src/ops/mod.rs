@@ -8,9 +8,12 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
+pub(crate) mod geglu;
+pub(crate) mod layer_norm;
 pub(crate) mod muon;
 pub(crate) mod qk_norm_rope;
 pub(crate) mod rms_norm;
+pub(crate) mod rope;
 pub(crate) mod swiglu;
 
 /// Rows of one task of a row-wise operator, and of one partial sum over rows.

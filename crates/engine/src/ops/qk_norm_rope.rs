@@ -32,15 +32,20 @@ impl RopeTable {
     #[must_use]
     pub fn new(positions: usize, head_dim: usize, base: f64) -> Self {
         assert!(head_dim.is_multiple_of(2) && head_dim <= MAX_HEAD_DIM, "heads of {head_dim} coordinates");
-        let half = head_dim / 2;
-        let angle = |i: usize| {
-            let (position, pair) = (i / half, i % half);
-            // Angles in f32, as the published models were trained with: frequency rounded, then product.
-            let frequency = base.powf(-2.0 * pair as f64 / head_dim as f64) as f32;
-            f64::from(position as f32 * frequency)
-        };
-        let cos = (0..positions * half).map(|i| angle(i).cos() as f32).collect();
-        let sin = (0..positions * half).map(|i| angle(i).sin() as f32).collect();
+        let frequency = |pair: usize| base.powf(-2.0 * pair as f64 / head_dim as f64) as f32;
+        Self::with_frequencies(positions, &(0..head_dim / 2).map(frequency).collect::<Vec<_>>(), 1.0)
+    }
+
+    /// For positions `0..positions` of pairs turned by `position · frequency`, cosines and sines multiplied with
+    /// `magnitude`.
+    #[must_use]
+    pub fn with_frequencies(positions: usize, frequencies: &[f32], magnitude: f32) -> Self {
+        let half = frequencies.len();
+        // Angles in f32, as the published models were trained with: frequency rounded, then product.
+        let angle = |i: usize| f64::from((i / half) as f32 * frequencies[i % half]);
+        let magnitude = f64::from(magnitude);
+        let cos = (0..positions * half).map(|i| (angle(i).cos() * magnitude) as f32).collect();
+        let sin = (0..positions * half).map(|i| (angle(i).sin() * magnitude) as f32).collect();
         Self { cos, sin, half }
     }
 
@@ -50,7 +55,7 @@ impl RopeTable {
         self.cos.len() / self.half
     }
 
-    fn at(&self, position: u32) -> (&[f32], &[f32]) {
+    pub(super) fn at(&self, position: u32) -> (&[f32], &[f32]) {
         let range = position as usize * self.half..(position as usize + 1) * self.half;
         (&self.cos[range.clone()], &self.sin[range])
     }

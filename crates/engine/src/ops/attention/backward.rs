@@ -96,8 +96,8 @@ pub(crate) fn backward<E: Element>(
 ) where
     for<'a> &'a [E]: Into<Values<'a>>,
 {
-    let bytes = 2 * x.bytes() + 2 * size_of_val(dout);
-    let _span = cpu.profile.span("attention: backward", 10 * x.multiplications(), bytes);
+    let bytes = 2 * x.queries().bytes() + 2 * size_of_val(dout);
+    let _span = cpu.profile.span("attention: backward", 10 * x.queries().multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
     assert_eq!(mask.queries, mask.keys, "gradients flow through whole rows, not through a cache");
     let (dqk, dqkv) = (Parts::new(gradients.dqk), Parts::new(gradients.dqkv));

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{Operands, block_queries};
+use super::{Operands, Queries, block_queries};
 use crate::Cpu;
 use crate::matmul::{
     Block, Format, Geometry, Layout, Left, Source, Target, left_tiling, multiply_block, pack, right_tiling,
@@ -46,8 +46,6 @@ pub(crate) fn forward<E: Element>(
     out: &mut [E],
     log_sums: &mut [f32],
 ) {
-    let bytes = x.bytes() + size_of_val(out);
-    let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
     let geometry = Geometry::of(cpu.isa, x.precision);
     let (key_tiling, value_tiling) = (right_tiling(geometry, heads.dim), right_tiling(geometry, mask.keys));
@@ -67,8 +65,42 @@ pub(crate) fn forward<E: Element>(
         let by_token = x.value.by_token(row * mask.keys, head * heads.dim);
         pack(cpu.isa, &by_token, 0..heads.dim, 0..mask.keys, value_tiling, values);
     });
-    let packed_slice = packed.as_slice();
+    let keys = PackedKeys { units: packed.as_slice(), key_len, value_len, capacity: mask.keys };
+    attend(cpu, &x.queries(), keys, out, log_sums);
+    arena.give_back_units(packed);
+}
 
+/// Keys and values of every row and head, packed: `key_len` units of keys and `value_len` of values each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedKeys<'a> {
+    pub(crate) units: &'a [u32],
+    pub(crate) key_len: usize,
+    pub(crate) value_len: usize,
+    /// Tokens that there is room for, which decides where values lie.
+    pub(crate) capacity: usize,
+}
+
+/// A head's part of [`PackedKeys`].
+#[derive(Clone, Copy)]
+struct HeadKeys<'a> {
+    keys: &'a [u32],
+    values: &'a [u32],
+    capacity: usize,
+}
+
+/// [`forward`] with keys and values that were packed before.
+pub(crate) fn attend<E: Element>(
+    cpu: &Cpu,
+    x: &Queries<'_>,
+    packed: PackedKeys<'_>,
+    out: &mut [E],
+    log_sums: &mut [f32],
+) {
+    let bytes = x.bytes() + size_of_val(out);
+    let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
+    let (heads, mask) = (x.heads, x.mask);
+    let geometry = Geometry::of(cpu.isa, x.precision);
+    let PackedKeys { units, key_len, value_len, capacity } = packed;
     let block = block_queries(geometry);
     let blocks = mask.queries.div_ceil(block);
     let (out, log_sums) = (Parts::new(out), Parts::new(log_sums));
@@ -77,11 +109,12 @@ pub(crate) fn forward<E: Element>(
         let index = blocks - 1 - task / (mask.rows * heads.query);
         let (row, head) = (task / heads.query % mask.rows, task % heads.query);
         let start = (row * heads.kv + head / x.group()) * (key_len + value_len);
-        let (keys, values) = packed_slice[start..start + key_len + value_len].split_at(key_len);
+        let (keys, values) = units[start..start + key_len + value_len].split_at(key_len);
+        let keys = HeadKeys { keys, values, capacity };
         let first = index * block;
         let rows = block.min(mask.queries - first);
         SCRATCH.with_borrow_mut(|scratch| {
-            query_block(cpu, x, geometry, keys, values, row, head, first, rows, scratch);
+            query_block(cpu, x, geometry, keys, row, head, first, rows, scratch);
             for i in 0..rows {
                 let token = row * mask.queries + first + i;
                 let at = token * heads.query + head;
@@ -94,17 +127,15 @@ pub(crate) fn forward<E: Element>(
             }
         });
     });
-    arena.give_back_units(packed);
 }
 
 /// Weighted sums of the values, not yet divided by the totals, for `rows` queries of one head.
 #[expect(clippy::too_many_arguments, reason = "a block of a head takes this many")]
 fn query_block(
     cpu: &Cpu,
-    x: &Operands<'_>,
+    x: &Queries<'_>,
     geometry: Geometry,
-    keys: &[u32],
-    values: &[u32],
+    keys: HeadKeys<'_>,
     batch_row: usize,
     head: usize,
     first: usize,
@@ -130,14 +161,28 @@ fn query_block(
     pack(cpu.isa, &query, first..first + rows, 0..heads.dim, tiling, &mut scratch.queries);
     let starts = &mask.starts[batch_row * mask.queries + first..][..rows];
     let end = mask.past() + first + rows;
-    for key in (starts[0] as usize / BLOCK_KEYS * BLOCK_KEYS..end).step_by(BLOCK_KEYS) {
+    // Blocks that a sparse pattern leaves out are skipped where they are whole panels and groups.
+    let step = match x.blocks {
+        Some(sparse) if sparse.block.is_multiple_of(64) && BLOCK_KEYS.is_multiple_of(sparse.block) => {
+            sparse.block
+        }
+        _ => BLOCK_KEYS,
+    };
+    for key in (starts[0] as usize / step * step..end).step_by(step) {
+        if let Some(sparse) = x.blocks
+            && step < BLOCK_KEYS
+            && !(0..rows)
+                .any(|i| mask.past() + first + i >= key && sparse.sees(head, mask.past() + first + i, key))
+        {
+            continue;
+        }
         // One tile of queries at a time: its scores stay in the first-level cache until they are used.
         for tile in (0..rows).step_by(geometry.rows) {
             let tile = tile..(tile + geometry.rows).min(rows);
             // Trimmed to whole panels and groups around the last key that the tile sees.
-            let cols = (mask.past() + first + tile.end).saturating_sub(key).min(BLOCK_KEYS);
+            let cols = (mask.past() + first + tile.end).saturating_sub(key).min(step);
             if cols > 0 {
-                query_tile(cpu, x, geometry, keys, values, key, cols, first, tile, starts, scratch);
+                query_tile(cpu, x, geometry, keys, head, key, cols, first, tile, starts, scratch);
             }
         }
     }
@@ -147,10 +192,10 @@ fn query_block(
 #[expect(clippy::too_many_arguments, reason = "a tile of a block takes this many")]
 fn query_tile(
     cpu: &Cpu,
-    x: &Operands<'_>,
+    x: &Queries<'_>,
     geometry: Geometry,
-    keys: &[u32],
-    values: &[u32],
+    keys: HeadKeys<'_>,
+    head: usize,
     key: usize,
     cols: usize,
     first: usize,
@@ -164,7 +209,7 @@ fn query_tile(
     let product = Block {
         a: Left::Packed(&scratch.queries[tile.start * dim_units..], Layout::Lines),
         rows: tile.len(),
-        b: &keys[key * dim_units..],
+        b: &keys.keys[key * dim_units..],
         panel_stride: dim_units * geometry.width,
         cols,
         groups: format.groups(dim),
@@ -178,7 +223,14 @@ fn query_tile(
     for (row, i) in tile.clone().enumerate() {
         let low = (starts[i] as usize).saturating_sub(key).min(cols);
         let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
-        let scores = &scratch.scores[row * BLOCK_KEYS..][..groups * format.group_elements()];
+        let scores = &mut scratch.scores[row * BLOCK_KEYS..][..groups * format.group_elements()];
+        if let Some(sparse) = x.blocks {
+            for j in low..high {
+                if !sparse.sees(head, mask.past() + first + i, key + j) {
+                    scores[j] = f32::NEG_INFINITY;
+                }
+            }
+        }
         let out = &mut scratch.probabilities[row * PITCH..][..PITCH];
         let state = (scratch.largest[i], scratch.totals[i]);
         let (largest, total, correction) = softmax(cpu.isa, scores, low, high, x.scale_log2(), state, out);
@@ -207,8 +259,8 @@ fn query_tile(
     let product = Block {
         a: probabilities,
         rows: tile.len(),
-        b: &values[format.units(key) * geometry.width..],
-        panel_stride: format.units(mask.keys) * geometry.width,
+        b: &keys.values[format.units(key) * geometry.width..],
+        panel_stride: format.units(keys.capacity) * geometry.width,
         cols: dim,
         groups,
         geometry,

@@ -6,10 +6,12 @@
 //! key and value head `h / (query / kv)`.
 
 mod backward;
+mod cache;
 mod forward;
 
 pub(crate) use backward::{Gradients, backward};
-pub(crate) use forward::forward;
+pub use cache::AttentionCache;
+pub(crate) use forward::{attend, forward};
 
 use super::qk_norm_rope::Heads;
 use crate::matmul::{Geometry, Precision, Source, Values};
@@ -76,15 +78,28 @@ pub(crate) struct Operands<'a> {
     pub(crate) mask: Mask<'a>,
 }
 
-impl Operands<'_> {
+/// Queries of a layer, with what they see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    pub(crate) heads: Heads,
+    pub(crate) precision: Precision,
+    pub(crate) query: Strided<'a>,
+    pub(crate) mask: Mask<'a>,
+    /// Which of the keys that the mask lets through are seen; all, if there are no blocks.
+    pub(crate) blocks: Option<SparseBlocks>,
+    /// What scores are multiplied with.
+    pub(crate) scale: f32,
+}
+
+impl Queries<'_> {
     /// Query heads that share a key head.
     fn group(&self) -> usize {
         self.heads.query / self.heads.kv
     }
 
-    /// What scores are multiplied with, in units of log 2: `2^(score · scale) = e^(score / sqrt(dim))`.
+    /// What scores are multiplied with, in units of log 2: `2^(score · scale) = e^(score · scale)`.
     fn scale_log2(&self) -> f32 {
-        std::f32::consts::LOG2_E * self.scale()
+        std::f32::consts::LOG2_E * self.scale
     }
 
     /// Multiplications of queries with the keys that they see, in one of the products.
@@ -100,6 +115,47 @@ impl Operands<'_> {
         let (heads, mask) = (self.heads, self.mask);
         let element = if self.precision == Precision::F32 { 4 } else { 2 };
         mask.rows * (mask.queries * heads.query + 2 * mask.keys * heads.kv) * heads.dim * element
+    }
+}
+
+/// Attention by blocks: a query sees the keys of the `local` blocks nearby, its own among them, and of those further
+/// away block `k` if `stride` divides `k + head · shift + 1`. Each head keeps other ones, so that every token stays in
+/// sight of some (Abdin et al. 2024, arXiv:2404.14219, section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SparseBlocks {
+    /// Tokens of a block.
+    pub block: usize,
+    /// Blocks nearby.
+    pub local: usize,
+    /// One block in so many is seen from afar.
+    pub stride: usize,
+    /// Blocks by which a head's pattern lies beside that of the one before it.
+    pub shift: usize,
+}
+
+impl SparseBlocks {
+    /// Whether a query sees the block of an earlier key.
+    fn sees(self, head: usize, query: usize, key: usize) -> bool {
+        let (query, key) = (query / self.block, key / self.block);
+        query - key < self.local || (key + head * self.shift + 1).is_multiple_of(self.stride)
+    }
+}
+
+impl<'a> Operands<'a> {
+    /// The queries, without keys and values.
+    fn queries(&self) -> Queries<'a> {
+        let Self { heads, precision, query, mask, .. } = *self;
+        Queries { heads, precision, query, mask, blocks: None, scale: self.scale() }
+    }
+
+    /// Query heads that share a key head.
+    fn group(&self) -> usize {
+        self.heads.query / self.heads.kv
+    }
+
+    /// What scores are multiplied with, in units of log 2: `2^(score · scale) = e^(score / sqrt(dim))`.
+    fn scale_log2(&self) -> f32 {
+        std::f32::consts::LOG2_E * self.scale()
     }
 
     fn scale(&self) -> f32 {
