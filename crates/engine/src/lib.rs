@@ -67,7 +67,7 @@ pub use ops::muon::Muon;
 pub use ops::qk_norm_rope::{Heads, RopeTable};
 pub use parameters::{Gradients, Moments, ParameterId, Parameters};
 pub use pass::{AttentionPlan, Gate, Linear, Norm, Pass};
-pub use peak::{bandwidth_gbs, peak_gflops};
+pub use peak::{bandwidth_gbs, int8_peak_gops, peak_gflops, read_gbs};
 pub use profile::{Entry, Profile, Span};
 pub use simd::{Element, Isa, IsaError};
 pub use tape::{AttentionLayer, LossGradient, PackedParameters, Tape, Var};

@@ -4,9 +4,11 @@ use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::interleaved;
 use crate::matmul::{
     Block, Geometry, Layout, Left, Precision, Source, Target, left_tiling, multiply_block, pack, right_tiling,
 };
+use crate::memory::Memory;
 use crate::tensor::AlignedVec;
 use crate::{Cpu, Dtype};
 
@@ -17,6 +19,8 @@ const CALLS: usize = 1 << 13;
 const SAMPLES: usize = 5;
 /// 512 MiB, more than caches keep for one process.
 const MEMORY_VALUES: usize = 1 << 27;
+const READ_BYTES: usize = 1 << 30;
+const INT8_CALLS: usize = 1 << 20;
 
 /// The rate of matrix products whose operands never leave the first-level cache, on all threads of `cpu`, in
 /// units of 10⁹ multiplications and additions a second. The best of five samples, since others use the
@@ -50,6 +54,41 @@ pub fn peak_gflops(cpu: &Cpu, dtype: Dtype) -> f64 {
         });
         let flops = 2 * threads * CALLS * rows * cols * k;
         flops as f64 / began.elapsed().as_secs_f64() / 1e9
+    };
+    (0..SAMPLES).map(|_| sample()).fold(0.0, f64::max)
+}
+
+/// The rate of integer products of quantised weights whose operands never leave the first-level cache, on vectors of
+/// all threads of `cpu`, in units of 10⁹ multiplications and additions a second: 8-bit weights and activations with
+/// 32-bit sums. The best of five samples.
+#[must_use]
+pub fn int8_peak_gops(cpu: &Cpu) -> f64 {
+    let threads = cpu.threads.count();
+    let sample = || {
+        let began = Instant::now();
+        cpu.threads.run(threads, |_| {
+            black_box(interleaved::multiply_in_registers(cpu.isa, INT8_CALLS));
+        });
+        let products = threads * INT8_CALLS * interleaved::PRODUCTS_PER_CALL;
+        2.0 * products as f64 / began.elapsed().as_secs_f64() / 1e9
+    };
+    (0..SAMPLES).map(|_| sample()).fold(0.0, f64::max)
+}
+
+/// The rate at which all threads of `cpu` together read memory in huge pages, from one end to the other, in 10⁹ bytes
+/// a second: the floor of generating text. The best of five samples; takes a gigabyte of memory and about a second.
+#[must_use]
+pub fn read_gbs(cpu: &Cpu) -> f64 {
+    let mut memory = Memory::zeroed(READ_BYTES);
+    memory.fill(1);
+    let words: &[u64] = bytemuck::cast_slice(&memory);
+    let threads = cpu.threads.count();
+    let sample = || {
+        let began = Instant::now();
+        cpu.threads.run_ranges(words.len(), words.len().div_ceil(threads), |range| {
+            black_box(words[range].iter().fold(0, |sum, word| sum ^ word));
+        });
+        READ_BYTES as f64 / began.elapsed().as_secs_f64() / 1e9
     };
     (0..SAMPLES).map(|_| sample()).fold(0.0, f64::max)
 }

@@ -1,12 +1,12 @@
 //! One token after the other.
 
-use elmwood_engine::{Arena, Batch, Cpu, Dtype, PackedParameters, Tape};
-use elmwood_model::{KvCache, Model};
+use elmwood_engine::{Cpu, Dtype};
+use elmwood_model::{LocalModel, Sequence};
 
 use crate::Sampler;
 
-/// Tokens of a prompt that are computed at once.
-const PREFILL: usize = 256;
+/// Tokens of a prompt that are computed before the caller is asked again.
+const PREFILL: usize = 512;
 
 /// Why no text can be generated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,37 +33,56 @@ pub enum Error {
     },
 }
 
-/// A model with its weights packed and room for keys and values.
+/// What a generator tells while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many tokens of the prompt are read.
+    Prompt {
+        /// Tokens read, those known from the text before among them.
+        done: usize,
+        /// Tokens of the prompt.
+        total: usize,
+    },
+    /// A token was written.
+    Token(u32),
+}
+
+/// A model with room for a text. What a prompt has in common with the text before is not computed again.
 #[derive(Debug)]
 pub struct Generator<'m> {
-    model: &'m Model,
+    model: &'m LocalModel,
     cpu: &'m Cpu,
-    dtype: Dtype,
-    packed: PackedParameters,
-    cache: KvCache,
-    arena: Arena,
-    batch: Batch,
-    logits: Vec<f32>,
+    sequence: Sequence,
 }
 
 impl<'m> Generator<'m> {
-    /// Packs the weights; the context is the model's.
+    /// Room for `context` tokens, at most the model's, with keys and values held in `cache`.
     #[must_use]
-    pub fn new(model: &'m Model, cpu: &'m Cpu, dtype: Dtype) -> Self {
-        Self {
-            packed: PackedParameters::new(cpu, model.parameters(), dtype),
-            cache: KvCache::new(model, model.config().max_context_length(), dtype),
-            arena: Arena::default(),
-            batch: Batch::new(0),
-            logits: vec![0.0; model.config().vocab_size()],
-            model,
-            cpu,
-            dtype,
-        }
+    pub fn new(model: &'m LocalModel, cpu: &'m Cpu, context: usize, cache: Dtype) -> Self {
+        let context = context.min(model.architecture().context_length);
+        Self { model, cpu, sequence: model.sequence(cpu, context, cache) }
     }
 
-    /// Continues `prompt` with up to `max_tokens` tokens; ends before at `eos`, which is not given out, or where
-    /// the context is full. Each token is told to `on_token`, which ends the text by returning false.
+    /// Tokens there is room for.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.sequence.capacity()
+    }
+
+    /// Tokens of the text so far, prompt and answer.
+    #[must_use]
+    pub fn tokens(&self) -> &[u32] {
+        self.sequence.tokens()
+    }
+
+    /// Bytes of keys and values when the context is full.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.sequence.cache_bytes()
+    }
+
+    /// Continues `prompt` with up to `max_tokens` tokens; ends before at one of `ends`, which is not given out, or where
+    /// the context is full. Each step is told to `on_step`, which ends the text by returning false.
     ///
     /// # Errors
     /// [`Error`] for a prompt that cannot be continued.
@@ -71,46 +90,48 @@ impl<'m> Generator<'m> {
         &mut self,
         prompt: &[u32],
         max_tokens: usize,
-        eos: Option<u32>,
+        ends: &[u32],
         sampler: &mut Sampler,
-        mut on_token: impl FnMut(u32) -> bool,
+        mut on_step: impl FnMut(Step) -> bool,
     ) -> Result<Vec<u32>, Error> {
-        let (context, vocab) = (self.cache.capacity(), self.logits.len());
+        self.check(prompt)?;
+        let known = self.sequence.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        // The last token is always read, since its logits are what the text goes on from.
+        self.sequence.truncate(known.min(prompt.len() - 1));
+        let mut generated = Vec::new();
+        while self.sequence.len() < prompt.len() {
+            let rest = &prompt[self.sequence.len()..];
+            self.model.advance(self.cpu, &mut self.sequence, &rest[..rest.len().min(PREFILL)]);
+            let step = Step::Prompt { done: self.sequence.len(), total: prompt.len() };
+            if !on_step(step) {
+                return Ok(generated);
+            }
+        }
+        while generated.len() < max_tokens {
+            let token = sampler.draw(self.sequence.logits());
+            if ends.contains(&token) {
+                break;
+            }
+            generated.push(token);
+            if !on_step(Step::Token(token)) || self.sequence.len() == self.context() {
+                break;
+            }
+            self.model.advance(self.cpu, &mut self.sequence, &[token]);
+        }
+        Ok(generated)
+    }
+
+    fn check(&self, prompt: &[u32]) -> Result<(), Error> {
+        let (context, vocab) = (self.context(), self.model.architecture().vocab_size);
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt);
         }
         if prompt.len() >= context {
             return Err(Error::PromptTooLong { tokens: prompt.len(), context });
         }
-        if let Some(&token) = prompt.iter().find(|token| **token as usize >= vocab) {
-            return Err(Error::UnknownToken { token, vocab });
+        match prompt.iter().find(|token| **token as usize >= vocab) {
+            Some(&token) => Err(Error::UnknownToken { token, vocab }),
+            None => Ok(()),
         }
-        self.cache.truncate(0);
-        for part in prompt.chunks(PREFILL) {
-            self.advance(part);
-        }
-        let mut generated = Vec::new();
-        while generated.len() < max_tokens {
-            let token = sampler.draw(&self.logits);
-            if Some(token) == eos {
-                break;
-            }
-            generated.push(token);
-            if !on_token(token) || self.cache.len() == context {
-                break;
-            }
-            self.advance(&[token]);
-        }
-        Ok(generated)
-    }
-
-    /// Runs new tokens through the model; the logits are then those after the last one.
-    fn advance(&mut self, tokens: &[u32]) {
-        self.batch.continue_from(self.cache.len(), tokens);
-        let parameters = self.model.parameters();
-        let tape = Tape::forgetting(self.cpu, &mut self.arena, parameters, &self.batch, self.dtype);
-        let mut tape = tape.with_packed(&self.packed);
-        let hidden = self.model.forward(&mut tape, Some(&mut self.cache));
-        tape.logits(hidden, tokens.len() - 1, self.model.head(), &mut self.logits);
     }
 }

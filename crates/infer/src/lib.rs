@@ -7,5 +7,5 @@
 mod generator;
 mod sampler;
 
-pub use generator::{Error, Generator};
+pub use generator::{Error, Generator, Step};
 pub use sampler::{Sampler, Sampling};

@@ -1,10 +1,10 @@
 //! Generation over a cache against the whole text computed anew for every token.
 
 use elmwood_engine::{Arena, Batch, Cpu, Dtype, Tape};
-use elmwood_infer::{Error, Generator, Sampler, Sampling};
-use elmwood_model::{Model, OpenElmConfig, Scaling, Weights};
+use elmwood_infer::{Error, Generator, Sampler, Sampling, Step};
+use elmwood_model::{FloatType, LocalModel, Model, OpenElmConfig, Scaling, Weights};
 
-fn model() -> Model {
+fn weights() -> (OpenElmConfig, Weights) {
     let config = OpenElmConfig::new(&Scaling {
         model_dim: 32,
         num_transformer_layers: 3,
@@ -17,69 +17,100 @@ fn model() -> Model {
         max_context_length: 40,
     })
     .unwrap();
-    Model::new(config.clone(), &Weights::init(&config, 3))
+    let weights = Weights::init(&config, 3);
+    (config, weights)
 }
 
-/// The most likely token after `tokens`, without cache or packed weights.
-fn next(model: &Model, cpu: &Cpu, tokens: &[u32], dtype: Dtype) -> u32 {
+/// The same model as its folder makes it.
+fn local(cpu: &Cpu, dtype: Dtype) -> LocalModel {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, weights) = weights();
+    weights.save(folder.path(), &config, FloatType::F32).unwrap();
+    LocalModel::load(folder.path(), cpu, dtype).unwrap()
+}
+
+fn greedy() -> Sampler {
+    Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() })
+}
+
+/// The most likely token after `tokens`, as training computes it: without cache or packed weights.
+fn next(model: &Model, cpu: &Cpu, tokens: &[u32]) -> u32 {
     let mut batch = Batch::new(tokens.len());
     batch.push_document(tokens);
     let mut arena = Arena::default();
-    let mut tape = Tape::forgetting(cpu, &mut arena, model.parameters(), &batch, dtype);
+    let mut tape = Tape::forgetting(cpu, &mut arena, model.parameters(), &batch, Dtype::F32);
     let hidden = model.forward(&mut tape, None);
     let mut logits = vec![0.0; 100];
     tape.logits(hidden, tokens.len() - 1, model.head(), &mut logits);
-    Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }).draw(&logits)
+    greedy().draw(&logits)
 }
 
 #[test]
 fn greedy_text_is_that_of_the_plain_computation() {
-    let (model, cpu) = (model(), Cpu::new(2).unwrap());
-    for dtype in [Dtype::F32, Dtype::Bf16] {
-        let prompt = [3, 1, 4, 1, 5];
-        let mut text = prompt.to_vec();
-        while text.len() < 40 {
-            text.push(next(&model, &cpu, &text, dtype));
-        }
-        let mut generator = Generator::new(&model, &cpu, dtype);
-        for _ in 0..2 {
-            let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() });
-            let mut told = Vec::new();
-            let on_token = |token| {
+    let cpu = Cpu::new(2).unwrap();
+    let (config, weights) = weights();
+    let model = Model::new(config, &weights);
+    let prompt = [3, 1, 4, 1, 5];
+    let mut text = prompt.to_vec();
+    while text.len() < 40 {
+        text.push(next(&model, &cpu, &text));
+    }
+    let local = local(&cpu, Dtype::F32);
+    let mut generator = Generator::new(&local, &cpu, 1000, Dtype::F32);
+    for _ in 0..2 {
+        let mut told = Vec::new();
+        let on_step = |step| {
+            if let Step::Token(token) = step {
                 told.push(token);
-                true
-            };
-            let got = generator.generate(&prompt, 35, None, &mut sampler, on_token).unwrap();
-            assert_eq!(got, text[5..], "{dtype:?}");
-            assert_eq!(told, got);
+            }
+            true
+        };
+        let got = generator.generate(&prompt, 35, &[], &mut greedy(), on_step).unwrap();
+        assert_eq!(got, text[5..]);
+        assert_eq!(told, got);
+    }
+}
+
+#[test]
+fn a_text_that_is_known_in_part_is_continued_as_afresh() {
+    let cpu = Cpu::new(2).unwrap();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let local = local(&cpu, dtype);
+        let new = || Generator::new(&local, &cpu, 1000, dtype);
+        let mut kept = new();
+        let prompts: [&[u32]; 4] = [&[7; 36], &[7, 7, 7, 8], &[7, 7, 7, 8, 9], &[7, 7, 7, 8]];
+        for prompt in prompts {
+            let again = kept.generate(prompt, 4, &[], &mut greedy(), |_| true).unwrap();
+            let afresh = new().generate(prompt, 4, &[], &mut greedy(), |_| true).unwrap();
+            assert_eq!(again, afresh, "{dtype:?}, {prompt:?}");
         }
     }
 }
 
 #[test]
 fn it_ends_at_the_end_token_the_limit_the_context_or_on_request() {
-    let (model, cpu) = (model(), Cpu::new(1).unwrap());
-    let mut generator = Generator::new(&model, &cpu, Dtype::F32);
-    let mut run = |max, eos, stop: bool| {
-        let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() });
-        generator.generate(&[1, 2], max, eos, &mut sampler, |_| !stop).unwrap()
+    let cpu = Cpu::new(1).unwrap();
+    let model = local(&cpu, Dtype::F32);
+    let mut generator = Generator::new(&model, &cpu, 1000, Dtype::F32);
+    let mut run = |max, ends: &[u32], stop: bool| {
+        let on_step = |step| !(stop && matches!(step, Step::Token(_)));
+        generator.generate(&[1, 2], max, ends, &mut greedy(), on_step).unwrap()
     };
-    let whole = run(1000, None, false);
+    let whole = run(1000, &[], false);
     assert_eq!(whole.len(), 39, "38 places after the prompt, and the token that none is left to follow");
-    assert_eq!(run(7, None, false), whole[..7]);
-    assert_eq!(run(1000, None, true), whole[..1]);
+    assert_eq!(run(7, &[], false), whole[..7]);
+    assert_eq!(run(1000, &[], true), whole[..1]);
     let end = whole[5];
     let first = whole.iter().position(|token| *token == end).unwrap();
-    assert_eq!(run(1000, Some(end), false), whole[..first]);
+    assert_eq!(run(1000, &[end], false), whole[..first]);
 }
 
 #[test]
 fn prompts_that_cannot_be_continued_are_refused() {
-    let (model, cpu) = (model(), Cpu::new(1).unwrap());
-    let mut generator = Generator::new(&model, &cpu, Dtype::F32);
-    let mut run = |prompt: &[u32]| {
-        generator.generate(prompt, 1, None, &mut Sampler::new(Sampling::default()), |_| true).unwrap_err()
-    };
+    let cpu = Cpu::new(1).unwrap();
+    let model = local(&cpu, Dtype::F32);
+    let mut generator = Generator::new(&model, &cpu, 1000, Dtype::F32);
+    let mut run = |prompt: &[u32]| generator.generate(prompt, 1, &[], &mut greedy(), |_| true).unwrap_err();
     assert_eq!(run(&[]), Error::EmptyPrompt);
     assert_eq!(run(&[1; 40]), Error::PromptTooLong { tokens: 40, context: 40 });
     assert_eq!(run(&[1, 100]), Error::UnknownToken { token: 100, vocab: 100 });

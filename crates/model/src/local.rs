@@ -332,6 +332,12 @@ impl Sequence {
         self.capacity
     }
 
+    /// The logits after the last token that was added by [`LocalModel::advance`].
+    #[must_use]
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// Bytes of keys and values when the sequence is full.
     #[must_use]
     pub fn cache_bytes(&self) -> usize {

@@ -3,8 +3,8 @@
 use elmwood_data::{DocumentReader, HELD_OUT, TRAIN};
 use elmwood_engine::{Arena, Cpu};
 use elmwood_eval::{Trigram, gzip_bits_per_byte};
-use elmwood_infer::{Generator, Sampler, Sampling};
-use elmwood_model::{Model, Tokenizer, Weights};
+use elmwood_infer::{Generator, Sampler, Sampling, Step};
+use elmwood_model::{LocalModel, Model, Tokenizer, Weights};
 use elmwood_train::evaluate;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,8 @@ impl Pipeline<'_> {
         progress: &crate::progress::Progress,
     ) -> anyhow::Result<Judgement> {
         let tokenizer = corpus.load_tokenizer()?;
-        let (config, weights) = Weights::load(&model.folder).map_err(damaged)?;
+        let model_folder = &model.folder;
+        let (config, weights) = Weights::load(model_folder).map_err(damaged)?;
         let model = Model::new(config, &weights);
         let cpu = Cpu::new(self.recipe.train.threads.unwrap_or(0))?;
         let dtype = match self.recipe.train.dtype {
@@ -108,7 +109,8 @@ impl Pipeline<'_> {
             [] => openings.into_iter().filter(|opening| !opening.is_empty()).take(3).collect(),
             prompts => prompts.to_vec(),
         };
-        let (samples, tokens_per_sec) = self.samples(&model, &cpu, dtype, &tokenizer, &prompts, progress)?;
+        let local = LocalModel::load(model_folder, &cpu, dtype).map_err(damaged)?;
+        let (samples, tokens_per_sec) = self.samples(&local, &cpu, dtype, &tokenizer, &prompts, progress)?;
         Ok(Judgement {
             text_bytes,
             tokens: loss.targets,
@@ -122,7 +124,7 @@ impl Pipeline<'_> {
 
     fn samples(
         &self,
-        model: &Model,
+        model: &LocalModel,
         cpu: &Cpu,
         dtype: elmwood_engine::Dtype,
         tokenizer: &Tokenizer,
@@ -132,7 +134,7 @@ impl Pipeline<'_> {
         let judge = &self.recipe.judge;
         let wanted = (prompts.len() * judge.temperatures.len() * judge.sample_tokens) as u64;
         let task = progress.task("sample", Some(wanted), Unit::Count("tokens"));
-        let mut generator = Generator::new(model, cpu, dtype);
+        let mut generator = Generator::new(model, cpu, usize::MAX, dtype);
         let began = std::time::Instant::now();
         let (mut samples, mut written) = (Vec::new(), 0);
         for &temperature in &judge.temperatures {
@@ -145,12 +147,14 @@ impl Pipeline<'_> {
                     ..Sampling::default()
                 };
                 let mut sampler = Sampler::new(sampling);
-                let on_token = |_| {
-                    task.inc(1);
+                let on_step = |step| {
+                    if matches!(step, Step::Token(_)) {
+                        task.inc(1);
+                    }
                     !interrupt::requested()
                 };
-                let eos = Some(tokenizer.eos());
-                let text = generator.generate(&ids, judge.sample_tokens, eos, &mut sampler, on_token)?;
+                let ends = [tokenizer.eos()];
+                let text = generator.generate(&ids, judge.sample_tokens, &ends, &mut sampler, on_step)?;
                 interrupt::check()?;
                 written += text.len();
                 let text = tokenizer.decode(&text);

@@ -19,6 +19,7 @@ use half::bf16;
 pub(crate) use activations::Activations;
 use activations::TILE;
 use form::{BLOCK, ROWS, by_format};
+pub(crate) use product::{PRODUCTS_PER_CALL, multiply_in_registers};
 use product::{Square, multiply_tile};
 
 use crate::matmul::Output;

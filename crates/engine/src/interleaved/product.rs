@@ -286,3 +286,54 @@ pub(crate) fn multiply_tile<F: Form>(isa: Isa, strip: &[u8], tile: &Tile<'_>, ou
         }
     }
 }
+
+/// Products of one call of [`multiply_in_registers`].
+pub(crate) const PRODUCTS_PER_CALL: usize = 16 * ROWS * 4;
+
+/// `calls` times sixteen products of a quad with four activations, as many chains of sums: what the instructions give
+/// that products are made of.
+pub(crate) fn multiply_in_registers(isa: Isa, calls: usize) -> i32 {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(l: L, calls: usize) -> f32 {
+        let (codes, activations) = ([1_u8; QUAD], std::hint::black_box([1_i8; 4]));
+        let mut first = [0.0_f32; ROWS];
+        // SAFETY: the arrays are as long as what is loaded and stored.
+        unsafe {
+            let quad = l.load_bytes(codes.as_ptr());
+            // Different ones, or the compiler would find that all chains are the same.
+            let mut sums: [L::Ints; 16] = std::array::from_fn(|i| l.splat_int(i as i32));
+            for _ in 0..calls {
+                for sum in &mut sums {
+                    *sum = l.dot(*sum, quad, activations.as_ptr());
+                }
+            }
+            for sum in sums {
+                l.store(l.to_floats(sum), first.as_mut_ptr());
+            }
+        }
+        first[0]
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    unsafe fn avx512(calls: usize) -> f32 {
+        // SAFETY: by the caller's promise.
+        unsafe { run(super::lanes::Lanes512::new_unchecked(), calls) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2(calls: usize) -> f32 {
+        // SAFETY: by the caller's promise.
+        unsafe { run(super::lanes::Lanes256::new_unchecked(), calls) }
+    }
+    // SAFETY: an `Isa` is only ever made where the instructions were found.
+    let sum = unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => avx512(calls),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2(calls),
+            _ => run(Plain, calls),
+        }
+    };
+    sum as i32
+}

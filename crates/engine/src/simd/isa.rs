@@ -12,11 +12,11 @@ use std::str::FromStr;
 pub enum Isa {
     /// Plain Rust, one value at a time: the definition that the others are tested against.
     Scalar,
-    /// 8 lanes with fused multiply-add; bf16 products are computed in f32.
+    /// 8 lanes with fused multiply-add and half-precision conversion; bf16 products are computed in f32.
     Avx2,
-    /// 16 lanes with bf16 dot products (Zen 4, Cooper Lake, Sapphire Rapids and later).
+    /// 16 lanes with bf16 and 8-bit dot products (Zen 4, Cooper Lake, Sapphire Rapids and later).
     Avx512,
-    /// As [`Isa::Avx512`], with bf16 matrix products on tiles (Sapphire Rapids and later).
+    /// As [`Isa::Avx512`], with bf16 and 8-bit matrix products on tiles (Sapphire Rapids and later).
     Amx,
 }
 
@@ -41,12 +41,15 @@ impl Isa {
         let mut found = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             let avx512 = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bf16");
+                && is_x86_feature_detected!("avx512bf16")
+                && is_x86_feature_detected!("avx512vnni");
             if avx2 {
                 found.push(Self::Avx2);
             }

@@ -1,0 +1,94 @@
+//! Our side of `bench/run infer`: one measurement of local inference, one line of JSON.
+//!
+//! ```text
+//! infer prompt MODEL --tokens N          tokens/s of a prompt
+//! infer generate MODEL --depth D --tokens N   tokens/s of generating after D tokens
+//! infer load MODEL                       seconds from the start of the program to the first token
+//! infer plain MODEL --tokens N           tokens/s of greedy text after token 1, with its ids
+//! ```
+//! `--threads N`, `--cache f32|bf16` and `--rounds N` may follow.
+
+use std::time::Instant;
+
+use elmwood_engine::{Cpu, Dtype, int8_peak_gops, read_gbs};
+use elmwood_infer::{Generator, Sampler, Sampling, Step};
+use elmwood_model::LocalModel;
+
+fn main() {
+    let began = Instant::now();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        Some(arguments.get(at + 1).unwrap_or_else(|| panic!("{name} takes a value")).clone())
+    };
+    let number = |name, default| option(name).map_or(default, |n| n.parse().expect("a number"));
+    let [mode, path, ..] = &arguments[..] else { panic!("usage: infer MODE MODEL [options]") };
+    let cache = if option("--cache").as_deref() == Some("f32") { Dtype::F32 } else { Dtype::Bf16 };
+    let cpu = Cpu::new(number("--threads", 0)).expect("the instruction set is there");
+    let dtype = if mode == "plain" { Dtype::F32 } else { Dtype::Bf16 };
+    let model = LocalModel::load(path, &cpu, dtype).unwrap_or_else(|error| panic!("{error}"));
+    let (tokens, depth, rounds) = (number("--tokens", 512), number("--depth", 0), number("--rounds", 3));
+    let vocab = model.architecture().vocab_size as u32;
+    let prompt = |n: usize| (0..n as u32).map(|i| (i * 7919 + 13) % vocab).collect::<Vec<u32>>();
+    let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() });
+    let floors = || {
+        let peak = int8_peak_gops(&cpu);
+        format!(r#""int8_peak_gops": {peak:.1}, "read_gbs": {:.2}"#, read_gbs(&cpu))
+    };
+    match mode.as_str() {
+        "load" => {
+            let mut generator = Generator::new(&model, &cpu, 512, cache);
+            generator.generate(&[1], 1, &[], &mut sampler, |_| true).expect("a prompt of one token");
+            println!(r#"{{"seconds": {:.4}, "peak_mib": {}}}"#, began.elapsed().as_secs_f64(), peak_mib());
+        }
+        "prompt" => {
+            let (prompt, mut best) = (prompt(tokens), f64::INFINITY);
+            for _ in 0..rounds {
+                let mut sequence = model.sequence(&cpu, tokens, cache);
+                let began = Instant::now();
+                model.advance(&cpu, &mut sequence, &prompt);
+                best = best.min(began.elapsed().as_secs_f64());
+            }
+            let rate = tokens as f64 / best;
+            println!(r#"{{"tokens_per_sec": {rate:.3}, {}, "peak_mib": {}}}"#, floors(), peak_mib());
+        }
+        "generate" => {
+            let mut sequence = model.sequence(&cpu, depth + tokens + 1, cache);
+            let mut token = sampler.draw(model.advance(&cpu, &mut sequence, &prompt(depth.max(1))));
+            let began = Instant::now();
+            for _ in 0..tokens {
+                token = sampler.draw(model.advance(&cpu, &mut sequence, &[token]));
+            }
+            let rate = tokens as f64 / began.elapsed().as_secs_f64();
+            println!(r#"{{"tokens_per_sec": {rate:.3}, {}, "peak_mib": {}}}"#, floors(), peak_mib());
+        }
+        "plain" => {
+            let mut best = (0.0, Vec::new());
+            for _ in 0..rounds {
+                let mut generator = Generator::new(&model, &cpu, tokens + 2, Dtype::F32);
+                let mut began = Instant::now();
+                let on_step = |step| {
+                    if matches!(step, Step::Prompt { .. }) {
+                        began = Instant::now();
+                    }
+                    true
+                };
+                let ids = generator.generate(&[1], tokens, &[], &mut sampler, on_step).expect("one token");
+                let rate = tokens as f64 / began.elapsed().as_secs_f64();
+                if rate > best.0 {
+                    best = (rate, ids);
+                }
+            }
+            let (rate, ids) = best;
+            println!(r#"{{"tokens_per_sec": {rate:.1}, "ids": {ids:?}, "peak_mib": {}}}"#, peak_mib());
+        }
+        other => panic!("the mode is prompt, generate, load or plain, not `{other}`"),
+    }
+}
+
+/// The most memory that this process ever held.
+fn peak_mib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok()).unwrap_or(0) / 1024
+}
