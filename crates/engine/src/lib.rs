@@ -34,6 +34,7 @@
 #![allow(unsafe_code, reason = "SIMD, tile instructions and the thread pool live here")]
 
 mod amx;
+mod arena;
 mod batch;
 mod cache;
 mod elementwise;
@@ -56,6 +57,7 @@ mod threads;
 #[cfg(test)]
 mod testing;
 
+pub use arena::Arena;
 pub use batch::Batch;
 pub use cache::LayerCache;
 pub use frozen::{FrozenParameters, RowFormat};
@@ -71,7 +73,7 @@ pub use peak::{bandwidth_gbs, int8_peak_gops, peak_gflops, read_gbs};
 pub use profile::{Entry, Profile, Span};
 pub use simd::{Element, Isa, IsaError};
 pub use tape::{AttentionLayer, LossGradient, PackedParameters, Tape, Var};
-pub use tensor::{Arena, Dtype, Tensor};
+pub use tensor::{Dtype, Tensor};
 pub use threads::Threads;
 
 /// The machine: its instruction set and the threads to use.

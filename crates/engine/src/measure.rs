@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use crate::arena::Arena;
 use crate::batch::Batch;
 use crate::interleaved::{self, Activations, QuantMatrix};
 use crate::matmul::{Output, PackedMatrix, Precision, Source, multiply};
@@ -12,7 +13,7 @@ use crate::ops::attention::{self, Mask, Operands, Strided};
 use crate::ops::qk_norm_rope::Heads;
 use crate::peak::peak_gflops;
 use crate::quant::BlockFormat;
-use crate::tensor::{Arena, Tensor};
+use crate::tensor::Tensor;
 use crate::{Cpu, Dtype};
 
 /// What a kernel took.
@@ -76,7 +77,6 @@ pub fn product(cpu: &Cpu, dtype: Dtype, product: Product, size: [usize; 3], reps
                     &packed,
                     Output::Accumulate(dw.f32_mut()),
                 );
-                packed.give_back(&mut arena);
             })
         }
     }

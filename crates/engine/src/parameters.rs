@@ -68,52 +68,59 @@ impl Parameters {
 }
 
 /// The gradient of every parameter, summed over the batches since [`Gradients::clear`].
+///
+/// A gradient takes memory, of the tape's arena, from when something reaches it until it is cleared: it comes as
+/// the activations go, and lies where they were.
 #[derive(Debug)]
 pub struct Gradients {
-    tensors: Vec<Tensor>,
-    /// Whether nothing was added yet: the first batch overwrites, which saves a pass of zeros.
-    fresh: Vec<bool>,
+    shapes: Vec<[usize; 2]>,
+    /// None where nothing was added yet.
+    tensors: Vec<Option<Tensor>>,
 }
 
 impl Gradients {
     /// Zero gradients in the shapes of the parameters.
     #[must_use]
     pub fn new(parameters: &Parameters) -> Self {
-        Self { tensors: zeros_like(parameters), fresh: vec![true; parameters.tensors.len()] }
+        let shapes: Vec<_> = parameters.iter().map(|x| [x.rows(), x.cols()]).collect();
+        Self { tensors: shapes.iter().map(|_| None).collect(), shapes }
     }
 
-    /// Forgets what was summed.
+    /// Forgets what was summed, and returns its memory.
     pub fn clear(&mut self) {
-        self.fresh.fill(true);
+        self.tensors.fill_with(|| None);
     }
 
     /// The gradient of a parameter; zeros if nothing reached it.
     pub fn get(&mut self, id: ParameterId) -> &Tensor {
-        let (gradient, fresh) = self.accumulate(id);
-        if fresh {
-            gradient.f32_mut().fill(0.0);
-        }
-        &self.tensors[id.0]
+        let [rows, cols] = self.shapes[id.0];
+        self.tensors[id.0].get_or_insert_with(|| Tensor::zeros(rows, cols, Dtype::F32))
     }
 
-    /// A gradient to add to, or to overwrite where the flag says so; it counts as written from now on.
-    pub(crate) fn accumulate(&mut self, id: ParameterId) -> (&mut Tensor, bool) {
-        (&mut self.tensors[id.0], std::mem::replace(&mut self.fresh[id.0], false))
+    /// A gradient to add to, or to overwrite where the flag says that nothing was added yet: this saves the first
+    /// batch a pass of zeros. It counts as written from now on.
+    pub(crate) fn accumulate(&mut self, arena: &mut Arena, id: ParameterId) -> (&mut Tensor, bool) {
+        let [rows, cols] = self.shapes[id.0];
+        let gradient = &mut self.tensors[id.0];
+        let fresh = gradient.is_none();
+        (gradient.get_or_insert_with(|| arena.tensor(rows, cols, Dtype::F32)), fresh)
     }
 
     /// Two different ones at once.
-    pub(crate) fn accumulate_two(&mut self, ids: [ParameterId; 2]) -> ([&mut Tensor; 2], [bool; 2]) {
-        let fresh = ids.map(|id| std::mem::replace(&mut self.fresh[id.0], false));
+    pub(crate) fn accumulate_two(
+        &mut self,
+        arena: &mut Arena,
+        ids: [ParameterId; 2],
+    ) -> ([&mut Tensor; 2], [bool; 2]) {
+        let fresh = ids.map(|id| self.accumulate(arena, id).1);
         let tensors = self.tensors.get_disjoint_mut(ids.map(|id| id.0)).expect("two different parameters");
-        (tensors, fresh)
+        (tensors.map(|tensor| tensor.as_mut().expect("it is there now")), fresh)
     }
 
     /// The Euclidean norm over all parameters; not finite as soon as one gradient is not.
-    pub fn norm(&mut self, cpu: &Cpu) -> f64 {
-        for id in 0..self.tensors.len() {
-            self.get(ParameterId(id));
-        }
-        self.tensors.iter().map(|g| adamw::squared_norm(cpu, g.f32())).sum::<f64>().sqrt()
+    pub fn norm(&self, cpu: &Cpu) -> f64 {
+        let squares = self.tensors.iter().flatten().map(|g| adamw::squared_norm(cpu, g.f32()));
+        squares.fold(0.0, |sum, square| sum + square).sqrt()
     }
 }
 

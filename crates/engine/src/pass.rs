@@ -83,11 +83,6 @@ impl<'a> Pass<'a> {
         Self { cpu, arena, parameters, tokens, past }
     }
 
-    /// Gives a result's memory back.
-    pub fn free(&mut self, x: Tensor) {
-        self.arena.give_back(x);
-    }
-
     fn tensor(&mut self, rows: usize, cols: usize) -> Tensor {
         self.arena.tensor(rows, cols, Dtype::F32)
     }
@@ -120,7 +115,6 @@ impl<'a> Pass<'a> {
         } else {
             let mut r = self.tensor(1, x.rows());
             rms_norm::forward(self.cpu, x.f32(), weight, norm.eps, y.f32_mut(), r.f32_mut());
-            self.free(r);
         }
         y
     }
@@ -175,8 +169,6 @@ impl<'a> Pass<'a> {
         let mut y = self.arena.tensor(n, heads.query * heads.dim, Dtype::F32);
         let mut log_sums = self.arena.tensor(n, heads.query, Dtype::F32);
         attend::<f32>(self.cpu, &queries, cache.packed(), y.f32_mut(), log_sums.f32_mut());
-        self.free(log_sums);
-        self.free(qkv);
         y
     }
 

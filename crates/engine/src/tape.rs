@@ -174,9 +174,7 @@ impl<'a> Tape<'a> {
         let y = run(self, x);
         self.in_segment = false;
         for i in (first..self.values.len()).filter(|i| *i != y.0) {
-            if let Some(tensor) = self.values[i].take() {
-                self.arena.give_back(tensor);
-            }
+            self.values[i] = None;
         }
         self.nodes.push(Node::Segment { x, run: Box::new(run), y });
         y
@@ -212,11 +210,7 @@ impl<'a> Tape<'a> {
             rms_norm::forward::<E>(self.cpu, self.value(x).f32(), weight_values, eps, y.as_mut_slice(), r.f32_mut());
         });
         let y = self.push(y);
-        if self.records() {
-            self.nodes.push(Node::RmsNorm { x, weight, r, y });
-        } else {
-            self.arena.give_back(r);
-        }
+        self.record(|| Node::RmsNorm { x, weight, r, y });
         y
     }
 
@@ -274,13 +268,7 @@ impl<'a> Tape<'a> {
         });
         self.values[qkv.0] = Some(qkv_values);
         let y = self.push(y);
-        if self.records() {
-            self.nodes.push(Node::Attention { qkv, layer: layer.clone(), qk, r, log_sums, y });
-        } else {
-            for tensor in [qk, r, log_sums] {
-                self.arena.give_back(tensor);
-            }
-        }
+        self.record(|| Node::Attention { qkv, layer: layer.clone(), qk, r, log_sums, y });
         y
     }
 
@@ -313,7 +301,7 @@ impl<'a> Tape<'a> {
             .map(|_| self.arena.tensor(hidden_values.rows(), hidden_values.cols(), self.dtype));
         let backward =
             gradient.zip(dhidden.as_mut()).map(|(LossGradient { gradients, z, grad_scale }, dhidden)| {
-                let (dhead, fresh) = gradients.accumulate(head);
+                let (dhead, fresh) = gradients.accumulate(self.arena, head);
                 cross_entropy::Backward { z, grad_scale, dhidden, dhead: dhead.f32_mut(), fresh }
             });
         let loss = cross_entropy::cross_entropy(
@@ -352,10 +340,8 @@ impl<'a> Tape<'a> {
             return;
         }
         for (i, value) in self.values.iter_mut().enumerate() {
-            if i != var.0
-                && let Some(tensor) = value.take()
-            {
-                self.arena.give_back(tensor);
+            if i != var.0 {
+                *value = None;
             }
         }
     }
@@ -371,12 +357,11 @@ impl<'a> Tape<'a> {
                 }
                 Node::Embedding { table, y } => {
                     let dy = self.take_gradient(y);
-                    let (dtable, fresh) = gradients.accumulate(table);
+                    let (dtable, fresh) = gradients.accumulate(self.arena, table);
                     if fresh {
                         dtable.f32_mut().fill(0.0);
                     }
                     embedding::backward(self.cpu, dy.f32(), dy.cols(), &self.batch.tokens, dtable.f32_mut());
-                    self.arena.give_back(dy);
                     y
                 }
                 Node::RmsNorm { x, weight, r, y } => {
@@ -388,7 +373,7 @@ impl<'a> Tape<'a> {
                         dx
                     });
                     let weight_values = self.parameters.get(weight).f32();
-                    let (dweight, fresh) = gradients.accumulate(weight);
+                    let (dweight, fresh) = gradients.accumulate(self.arena, weight);
                     by_dtype!(self.dtype, E => {
                         let (dy, dx) = (dy.as_slice::<E>(), dx.f32_mut());
                         let (x, r, dweight) = (x_values.f32(), r.f32(), dweight.f32_mut());
@@ -396,14 +381,11 @@ impl<'a> Tape<'a> {
                     });
                     self.values[x.0] = Some(x_values);
                     self.gradients[x.0] = Some(dx);
-                    self.arena.give_back(r);
-                    self.arena.give_back(dy);
                     y
                 }
                 Node::Linear { x, weight, y } => {
                     let dy = self.take_gradient(y);
                     self.project_back(&dy, x, weight, gradients);
-                    self.arena.give_back(dy);
                     y
                 }
                 Node::LinearAdd { x, weight, residual, y } => {
@@ -424,7 +406,8 @@ impl<'a> Tape<'a> {
                         let to = attention::Gradients { dqk: dqk.as_mut_slice(), dqkv: dqkv.as_mut_slice() };
                         attention::backward(self.cpu, &operands, out, dy.as_slice(), log_sums.f32(), to);
                         let norm = norm_of(self.parameters, &layer);
-                        let ([dq_norm, dk_norm], fresh) = gradients.accumulate_two([layer.q_norm, layer.k_norm]);
+                        let norms = [layer.q_norm, layer.k_norm];
+                        let ([dq_norm, dk_norm], fresh) = gradients.accumulate_two(self.arena, norms);
                         qk_norm_rope::backward::<E>(
                             self.cpu,
                             self.arena,
@@ -438,9 +421,6 @@ impl<'a> Tape<'a> {
                             fresh,
                         );
                     });
-                    for tensor in [qk, r, log_sums, dy, dqk] {
-                        self.arena.give_back(tensor);
-                    }
                     self.values[qkv.0] = Some(qkv_values);
                     self.add_gradient(qkv, dqkv);
                     y
@@ -453,15 +433,12 @@ impl<'a> Tape<'a> {
                         let x = self.value(x).as_slice::<E>();
                         swiglu::backward(self.cpu, dy.as_slice(), x, cols / 2, dx.as_mut_slice());
                     });
-                    self.arena.give_back(dy);
                     self.add_gradient(x, dx);
                     y
                 }
             };
             // All who read this result have been gone through.
-            if let Some(value) = self.values[y.0].take() {
-                self.arena.give_back(value);
-            }
+            self.values[y.0] = None;
         }
     }
 
@@ -471,15 +448,11 @@ impl<'a> Tape<'a> {
         Var(self.values.len() - 1)
     }
 
+    /// Remembers an operator, unless the tape forgets or will run it again.
     fn record(&mut self, node: impl FnOnce() -> Node<'a>) {
-        if self.records() {
+        if self.recording && !self.in_segment {
             self.nodes.push(node());
         }
-    }
-
-    /// Whether operators are remembered as they are called.
-    fn records(&self) -> bool {
-        self.recording && !self.in_segment
     }
 
     fn shape(&self, var: Var) -> (usize, usize) {
@@ -499,7 +472,6 @@ impl<'a> Tape<'a> {
                 by_dtype!(sum.dtype(), E => {
                     crate::elementwise::add_assign::<E, E>(self.cpu.isa, gradient.as_slice(), sum.as_mut_slice());
                 });
-                self.arena.give_back(gradient);
             }
         }
     }
@@ -529,7 +501,6 @@ impl<'a> Tape<'a> {
             precision,
         );
         multiply(self.cpu, "linear: forward", x, rows, &packed, output);
-        packed.give_back(self.arena);
     }
 
     /// The way back of [`Tape::project`]: `dx = dy · weight`, `dweight += dyᵀ · x`.
@@ -546,7 +517,6 @@ impl<'a> Tape<'a> {
             let packed =
                 PackedMatrix::new(self.cpu, self.arena, &source, in_features, out_features, precision);
             multiply(self.cpu, name, &along_cols(dy), dy.rows(), &packed, output);
-            packed.give_back(self.arena);
         }
 
         let x_values = self.values[x.0].as_ref().expect("a value that is still kept");
@@ -558,31 +528,11 @@ impl<'a> Tape<'a> {
             x_values.rows(),
             precision,
         );
-        let (dweight, fresh) = gradients.accumulate(weight);
+        let (dweight, fresh) = gradients.accumulate(self.arena, weight);
         let output =
             if fresh { Output::F32(dweight.f32_mut()) } else { Output::Accumulate(dweight.f32_mut()) };
         multiply(self.cpu, "linear: weight gradient", &along_rows(dy), out_features, &packed, output);
-        packed.give_back(self.arena);
         self.add_gradient(x, dx);
-    }
-}
-
-impl Drop for Tape<'_> {
-    fn drop(&mut self) {
-        for tensor in self.values.drain(..).chain(self.gradients.drain(..)).flatten() {
-            self.arena.give_back(tensor);
-        }
-        for node in self.nodes.drain(..) {
-            match node {
-                Node::RmsNorm { r, .. } => self.arena.give_back(r),
-                Node::Attention { qk, r, log_sums, .. } => {
-                    for tensor in [qk, r, log_sums] {
-                        self.arena.give_back(tensor);
-                    }
-                }
-                _ => {}
-            }
-        }
     }
 }
 
@@ -658,12 +608,7 @@ impl PackedParameters {
 
     /// Packs all matrices anew, into the same memory.
     pub fn update(&mut self, cpu: &Cpu, parameters: &Parameters) {
-        for pair in self.matrices.drain(..).flatten() {
-            pair.forward.give_back(&mut self.arena);
-            if let Some(back) = pair.back {
-                back.give_back(&mut self.arena);
-            }
-        }
+        self.matrices.clear();
         let precision = self.dtype.into();
         for matrix in parameters.iter() {
             let (rows, cols) = (matrix.rows(), matrix.cols());

@@ -229,7 +229,6 @@ impl LocalModel {
                     each(first + i, row);
                 }
             }
-            pass.free(hidden);
             start += chunk.len();
         }
         sequence.tokens = all;
@@ -249,9 +248,7 @@ impl LocalModel {
         for (layer, cache) in self.layers.iter().zip(&mut sequence.caches) {
             layer.forward(&mut pass, &mut x, rope, cache);
         }
-        let hidden = pass.norm(&x, self.norm);
-        pass.free(x);
-        hidden
+        pass.norm(&x, self.norm)
     }
 }
 
@@ -265,17 +262,12 @@ impl Layer {
     ) {
         let normed = pass.norm(x, self.attention_norm);
         let qkv = pass.linear(&normed, self.qkv);
-        pass.free(normed);
         let heads = pass.attention(qkv, &self.attention, rope, cache);
         pass.add_linear(&heads, self.out, x);
-        pass.free(heads);
         let normed = pass.norm(x, self.ffn_norm);
         let both = pass.linear(&normed, self.up);
-        pass.free(normed);
         let hidden = pass.gate(&both, self.gate);
-        pass.free(both);
         pass.add_linear(&hidden, self.down, x);
-        pass.free(hidden);
     }
 }
 

@@ -161,7 +161,6 @@ impl Step {
     }
 
     fn run(&mut self) -> f64 {
-        self.gradients.clear();
         let parameters = self.model.parameters();
         let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, &self.batch, self.dtype)
             .recomputing(self.recompute);
@@ -176,6 +175,7 @@ impl Step {
         let adamw =
             AdamW { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: self.steps };
         self.moments.step(&self.cpu, &adamw, clip, &mut self.gradients, self.model.parameters_mut());
+        self.gradients.clear();
         loss.cross_entropy / n
     }
 }

@@ -191,7 +191,6 @@ impl<'a> Run<'a> {
         let targets: usize = self.batches.iter().map(Batch::target_count).sum();
         let per_target = 1.0 / targets.max(1) as f64;
 
-        self.gradients.clear();
         let (mut cross_entropy, mut squared_log_z) = (0.0, 0.0);
         if let Some(packed) = &mut self.packed {
             packed.update(cpu, self.model.parameters());
@@ -241,6 +240,8 @@ impl<'a> Run<'a> {
             let (arena, gradients) = (&mut self.arena, &mut self.gradients);
             self.moments.step_muon(cpu, arena, &muon, clip as f32, gradients, parameters);
         }
+        // What is evaluated now may use their memory.
+        self.gradients.clear();
         drop(whole_step);
         cpu.profile().switch(false);
         self.progress.step += 1;

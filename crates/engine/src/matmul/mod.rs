@@ -27,7 +27,8 @@ pub(crate) use block::{Block, Left, Pointer, Target, multiply_block};
 pub(crate) use format::{Format, Geometry, Layout, Precision};
 pub(crate) use pack::{Source, Tiling, Values, pack};
 
-use crate::tensor::{AlignedVec, Arena, Units};
+use crate::arena::{Arena, Units};
+use crate::tensor::AlignedVec;
 use crate::threads::Parts;
 use crate::{Cpu, Dtype, Tensor};
 
@@ -99,10 +100,6 @@ impl PackedMatrix {
             pack(cpu.isa, source, outer, 0..k, tiling, out);
         });
         Self { units, geometry, cols, k }
-    }
-
-    pub(crate) fn give_back(self, arena: &mut Arena) {
-        arena.give_back_units(self.units);
     }
 }
 

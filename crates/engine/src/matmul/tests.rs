@@ -62,7 +62,6 @@ fn check(
         let bound = bound(i) + want[i].abs() * 2.0_f64.powi(-8);
         assert!((f64::from(rounded[i].to_f32()) - want[i]).abs() <= bound, "{name}: bf16");
     }
-    packed.give_back(&mut arena);
 }
 
 #[test]

@@ -7,9 +7,9 @@
 
 use half::bf16;
 
+use crate::arena::Arena;
 use crate::matmul::{Output, PackedMatrix, Precision, Source, Values, multiply};
 use crate::simd::{Element, exp2, for_lanes, kernel, load, store};
-use crate::tensor::Arena;
 use crate::threads::Parts;
 use crate::{Cpu, Dtype, Tensor};
 
@@ -65,7 +65,7 @@ pub(crate) fn cross_entropy(
     let features = hidden.cols();
     let precision = Precision::from(hidden.dtype());
     let vocab = head.vocab;
-    // Packed here and given back below, unless it was before.
+    // Packed here, unless it was before.
     let own = head.packed.is_none().then(|| {
         let along_features = Source::along_cols(Values::F32(head.values), features);
         PackedMatrix::new(cpu, arena, &along_features, vocab, features, precision)
@@ -153,7 +153,6 @@ pub(crate) fn cross_entropy(
                     &packed_x,
                     output,
                 );
-                packed_x.give_back(arena);
                 backward.fresh = false;
             }
             _ => {
@@ -169,12 +168,6 @@ pub(crate) fn cross_entropy(
         backward.dhead.fill(0.0);
     }
     loss.targets = targets.iter().filter(|target| **target != NO_TARGET).count();
-    for packed in [own, own_back].into_iter().flatten() {
-        packed.give_back(arena);
-    }
-    for tensor in [logits, squared_log_z].into_iter().chain(dlogits) {
-        arena.give_back(tensor);
-    }
     loss
 }
 

@@ -78,7 +78,6 @@ pub(crate) fn step(
         // SAFETY: every range is updated by one task.
         take(cpu.isa, keep, rate, &update.f32()[range.clone()], unsafe { w.part(range) });
     });
-    arena.give_back(update);
 }
 
 /// The nearest matrix with orthogonal rows or columns, about: [`ROUNDS`] of Newton-Schulz. f32 to f32.
@@ -89,12 +88,11 @@ pub(super) fn orthogonal(cpu: &Cpu, arena: &mut Arena, x: Tensor, dtype: Dtype) 
         Dtype::F32 => multiples(cpu, factor, x.f32(), scaled.as_mut_slice::<f32>()),
         Dtype::Bf16 => multiples(cpu, factor, x.f32(), scaled.as_mut_slice::<half::bf16>()),
     }
-    arena.give_back(x);
+    drop(x);
     let mut x = scaled;
     for round in 1..=ROUNDS {
         // What follows the last product is f32, so there is nothing to round it for.
-        let next = newton_schulz(cpu, arena, &x, dtype, if round < ROUNDS { dtype } else { Dtype::F32 });
-        arena.give_back(std::mem::replace(&mut x, next));
+        x = newton_schulz(cpu, arena, &x, dtype, if round < ROUNDS { dtype } else { Dtype::F32 });
     }
     x
 }
@@ -111,13 +109,13 @@ pub(super) fn newton_schulz(cpu: &Cpu, arena: &mut Arena, x: &Tensor, dtype: Dty
     let mut gram = arena.tensor(n, n, Dtype::F32);
     let packed = PackedMatrix::new(cpu, arena, &outer, n, k, precision);
     multiply(cpu, "muon: products", &outer, n, &packed, Output::F32(gram.f32_mut()));
-    packed.give_back(arena);
+    drop(packed);
 
     // All of these are symmetric, so it does not matter which way round they are read.
     let mut square = arena.tensor(n, n, Dtype::F32);
     let packed = PackedMatrix::new(cpu, arena, &Source::along_cols(&gram, n), n, n, precision);
     multiply(cpu, "muon: products", &Source::along_cols(&gram, n), n, &packed, Output::F32(square.f32_mut()));
-    packed.give_back(arena);
+    drop(packed);
 
     let mut factor = square;
     let parts = Parts::new(factor.f32_mut());
@@ -129,7 +127,7 @@ pub(super) fn newton_schulz(cpu: &Cpu, arena: &mut Arena, x: &Tensor, dtype: Dty
             row[i] += COEFFICIENTS[0];
         }
     });
-    arena.give_back(gram);
+    drop(gram);
 
     let mut next = arena.tensor(rows, cols, out);
     let (left, packed) = if wide {
@@ -144,8 +142,6 @@ pub(super) fn newton_schulz(cpu: &Cpu, arena: &mut Arena, x: &Tensor, dtype: Dty
         Dtype::Bf16 => Output::Bf16(next.as_mut_slice()),
     };
     multiply(cpu, "muon: products", &left, rows, &packed, output);
-    packed.give_back(arena);
-    arena.give_back(factor);
     next
 }
 

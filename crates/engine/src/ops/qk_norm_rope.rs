@@ -7,8 +7,8 @@
 
 use super::rms_norm::reciprocal_rms;
 use super::{CHUNK_ROWS, add_partials};
+use crate::arena::Arena;
 use crate::simd::{Element, for_lanes, kernel, load, store};
-use crate::tensor::Arena;
 use crate::threads::Parts;
 use crate::{Cpu, Dtype};
 
@@ -198,7 +198,6 @@ pub(crate) fn backward<E: Element>(
     }
     for ((partials, dweight), fresh) in partials.into_iter().zip(dweights).zip(fresh) {
         add_partials(cpu, partials.f32(), dweight, fresh);
-        arena.give_back(partials);
     }
 }
 

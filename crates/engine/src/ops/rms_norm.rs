@@ -5,8 +5,8 @@
 //! `dx = r · (g − x · r² · mean(g · x))` and `dweight = sum over tokens of dy · x · r`.
 
 use super::{CHUNK_ROWS, add_partials};
+use crate::arena::Arena;
 use crate::simd::{Element, Simd, for_lanes, kernel, load, store};
-use crate::tensor::Arena;
 use crate::threads::Parts;
 use crate::{Cpu, Dtype};
 
@@ -91,7 +91,6 @@ pub(crate) fn backward<E: Element>(
         });
     }
     add_partials(cpu, partials.f32(), dweight, fresh);
-    arena.give_back(partials);
 }
 
 kernel! {

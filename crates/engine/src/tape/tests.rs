@@ -634,3 +634,28 @@ fn memory_is_asked_for_once() {
         assert_eq!(counts[1..], [counts[1]; 3], "{dtype:?}");
     }
 }
+
+#[test]
+fn gradients_lie_where_activations_were() {
+    let model = Model::new(true);
+    let batch = batch(10);
+    let cpu = Cpu::with(Isa::Scalar, 1);
+    for dtype in DTYPES {
+        let mut gradients = Gradients::new(&model.parameters);
+        let mut bytes = || {
+            let mut arena = Arena::default();
+            let mut per_token = vec![0.0; batch.tokens.len()];
+            let mut tape = Tape::recording(&cpu, &mut arena, &model.parameters, &batch, dtype);
+            let hidden = model.forward(&mut tape, None);
+            let gradient = LossGradient { gradients: &mut gradients, z: Z, grad_scale: 1.0 };
+            tape.cross_entropy(hidden, model.head, &mut per_token, Some(gradient));
+            tape.backward(&mut gradients);
+            arena.bytes()
+        };
+        // The second time they are there already, in the memory of the first.
+        let (with, without) = (bytes(), bytes());
+        let of_gradients: usize = model.parameters.iter().map(|x| 4 * x.rows() * x.cols()).sum();
+        let taken = with - without;
+        assert!(2 * taken < of_gradients, "{dtype:?}: {taken} bytes for {of_gradients} of gradients");
+    }
+}

@@ -116,7 +116,6 @@ impl AttentionCache {
                 pack(cpu.isa, &source, 0..dim, 0..count, value_tiling, &mut values[value_at..]);
             });
         });
-        arena.give_back(rows);
         self.len += new;
     }
 

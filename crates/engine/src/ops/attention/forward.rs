@@ -7,11 +7,12 @@ use half::bf16;
 
 use super::{Operands, Queries, block_queries};
 use crate::Cpu;
+use crate::arena::Arena;
 use crate::matmul::{
     Block, Format, Geometry, Layout, Left, Source, Target, left_tiling, multiply_block, pack, right_tiling,
 };
 use crate::simd::{Element, Simd, exp2, for_lanes, kernel, load, store};
-use crate::tensor::{AlignedVec, Arena};
+use crate::tensor::AlignedVec;
 use crate::threads::Parts;
 
 /// Keys of a block: whole panels and whole groups of every instruction set.
@@ -67,7 +68,6 @@ pub(crate) fn forward<E: Element>(
     });
     let keys = PackedKeys { units: packed.as_slice(), key_len, value_len, capacity: mask.keys };
     attend(cpu, &x.queries(), keys, out, log_sums);
-    arena.give_back_units(packed);
 }
 
 /// Keys and values of every row and head, packed: `key_len` units of keys and `value_len` of values each.

@@ -3,9 +3,9 @@
 use half::bf16;
 
 use super::*;
+use crate::arena::Arena;
 use crate::matmul::Values;
 use crate::ops::attention;
-use crate::tensor::Arena;
 use crate::testing::random;
 use crate::{Cpu, Element, Isa};
 

@@ -3,7 +3,7 @@
 use super::{TINY, U, assert_close, on_every_isa, widen};
 use crate::ops::adamw::{AdamW, squared_norm, step};
 use crate::testing::random;
-use crate::{Cpu, Gradients, Isa, Moments, Parameters, Tensor};
+use crate::{Arena, Cpu, Gradients, Isa, Moments, Parameters, Tensor};
 
 const SETTINGS: AdamW = AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, step: 1 };
 
@@ -117,7 +117,7 @@ fn the_gradient_is_scaled_before_it_counts() {
         let mut parameters = Parameters::new();
         let id = parameters.add(2, 3, &[0.25; 6]);
         let mut gradients = Gradients::new(&parameters);
-        gradients.accumulate(id).0.f32_mut().fill(gradient);
+        gradients.accumulate(&mut Arena::default(), id).0.f32_mut().fill(gradient);
         let mut moments = Moments::new(&parameters);
         moments.step(&cpu, &SETTINGS, scale, &mut gradients, &mut parameters);
         let square = moments.square[0].as_ref().map(Tensor::to_f32_vec);
@@ -152,8 +152,8 @@ fn the_norm_is_the_root_of_all_squares() {
     let ids =
         [parameters.add(2, 2, &[0.0; 4]), parameters.add(1, 2, &[0.0; 2]), parameters.add(1, 1, &[0.0])];
     let mut gradients = Gradients::new(&parameters);
-    gradients.accumulate(ids[0]).0.f32_mut().copy_from_slice(&[1.0, -2.0, 4.0, 8.0]);
-    gradients.accumulate(ids[1]).0.f32_mut().copy_from_slice(&[-10.0, 4.0]);
+    gradients.accumulate(&mut Arena::default(), ids[0]).0.f32_mut().copy_from_slice(&[1.0, -2.0, 4.0, 8.0]);
+    gradients.accumulate(&mut Arena::default(), ids[1]).0.f32_mut().copy_from_slice(&[-10.0, 4.0]);
     // 1 + 4 + 16 + 64 + 100 + 16 = 201, and nothing for the one that never got a gradient.
     assert_eq!(gradients.norm(&Cpu::with(Isa::Scalar, 1)), 201.0_f64.sqrt());
 }

@@ -6,9 +6,9 @@ use super::{
     EXP2, TINY, U, assert_close, assert_slope, on_every_isa, random_signs, reference, rounded, slope_along,
     slopes, unit, widen,
 };
+use crate::arena::Arena;
 use crate::matmul::Values;
 use crate::ops::cross_entropy::{Backward, Head, Loss, NO_TARGET, cross_entropy};
-use crate::tensor::Arena;
 use crate::testing::random;
 use crate::{Cpu, Dtype, Element, Isa, Tensor};
 

@@ -270,11 +270,11 @@ fn stacked_and_apart() -> (Parameters, Gradients, Vec<Vec<usize>>) {
     let ids = [parameters.add(20, 24, first), parameters.add(40, 24, second)];
     let others = [parameters.add(30, 24, &random(30 * 24, 3)), parameters.add(1, 24, &[1.0; 24])];
     let mut all = Gradients::new(&parameters);
-    all.accumulate(parameters.id(0)).0.f32_mut().copy_from_slice(&gradients);
-    all.accumulate(ids[0]).0.f32_mut().copy_from_slice(&gradients[..20 * 24]);
-    all.accumulate(ids[1]).0.f32_mut().copy_from_slice(&gradients[20 * 24..]);
+    all.accumulate(&mut Arena::default(), parameters.id(0)).0.f32_mut().copy_from_slice(&gradients);
+    all.accumulate(&mut Arena::default(), ids[0]).0.f32_mut().copy_from_slice(&gradients[..20 * 24]);
+    all.accumulate(&mut Arena::default(), ids[1]).0.f32_mut().copy_from_slice(&gradients[20 * 24..]);
     for id in others {
-        all.accumulate(id).0.f32_mut().fill(0.5);
+        all.accumulate(&mut Arena::default(), id).0.f32_mut().fill(0.5);
     }
     (parameters, all, vec![vec![20, 40], vec![20], vec![40], vec![], vec![]])
 }
