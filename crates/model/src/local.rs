@@ -58,6 +58,7 @@ impl LocalModel {
         let path = path.as_ref();
         if path.is_file() && is_gguf(path) {
             let file = GgufFile::open(path)?;
+            file.read_ahead();
             let architecture = Architecture::from_gguf(&file).map_err(|error| error.in_file(path))?;
             let naming = match file.metadata().architecture()? {
                 "qwen2" => Naming::GgufQwen,
