@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{completions, data, doctor, generate, grow, tokenizer, train};
+use crate::commands::{chat, completions, data, doctor, generate, grow, tokenizer, train};
 
 /// From web pages to a small language model of your own, in one command.
 #[derive(Debug, Parser)]
@@ -56,6 +56,8 @@ pub enum Command {
     Grow(grow::Args),
     /// Train a model on what a recipe's earlier stages made
     Train(train::Args),
+    /// Talk with a model
+    Chat(chat::Args),
     /// Let a model write
     Generate(generate::Args),
     /// Turn pages into a corpus, step by step

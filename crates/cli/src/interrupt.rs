@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// Whether one answer of a conversation is being written: Ctrl-C stops that alone.
+static ANSWERING: AtomicBool = AtomicBool::new(false);
 
 /// The work was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +23,9 @@ pub fn install() -> anyhow::Result<()> {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(crate::error::Exit::Interrupted as i32);
         }
-        eprintln!("\nstopping at the next safe point; Ctrl-C again ends at once");
+        if !ANSWERING.load(Ordering::SeqCst) {
+            eprintln!("\nstopping at the next safe point; Ctrl-C again ends at once");
+        }
     })?;
     Ok(())
 }
@@ -30,6 +34,14 @@ pub fn install() -> anyhow::Result<()> {
 #[must_use]
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
+}
+
+/// Does `work`, of which Ctrl-C stops no more than this; gives back whether it did.
+pub fn stop_only<R>(work: impl FnOnce() -> R) -> (R, bool) {
+    ANSWERING.store(true, Ordering::SeqCst);
+    let result = work();
+    ANSWERING.store(false, Ordering::SeqCst);
+    (result, REQUESTED.swap(false, Ordering::SeqCst))
 }
 
 /// [`requested`] as a result, for `?`.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::chat_template::ChatTemplateFault;
 use crate::gguf::GgufFault;
 use crate::safetensors_file::Fault;
 
@@ -108,6 +109,12 @@ pub enum Error {
     TokenizerExport {
         /// Why not.
         reason: String,
+    },
+    /// A chat template cannot be used, or not with these messages.
+    #[error("the chat template cannot be used: {fault}")]
+    ChatTemplate {
+        /// What it failed on.
+        fault: ChatTemplateFault,
     },
     /// Another error of this crate, with the file it comes from.
     #[error("`{}`: {source}", path.display())]

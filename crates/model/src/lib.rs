@@ -9,11 +9,13 @@
 //! - [`SafetensorsFile`] and [`SafetensorsWriter`]: the file format of weights, read without trust;
 //! - [`GgufFile`] and [`GgufWriter`]: the same for GGUF files, with metadata and quantised weights;
 //! - [`Weights`]: all tensors in f32, fresh, loaded or to be saved;
-//! - [`Tokenizer`]: text to token ids and back, trained on any text.
+//! - [`Tokenizer`]: text to token ids and back, trained on any text or taken from a model;
+//! - [`ChatTemplate`]: a chat as the text that a model expects.
 //!
 //! Every file is written through `elmwood-durable`, whole or not at all.
 
 mod architecture;
+mod chat_template;
 mod config;
 pub mod counts;
 mod error;
@@ -33,6 +35,9 @@ mod weights;
 
 pub use architecture::{
     Activation, Architecture, Biases, Family, LayerPlan, NormKind, Rope, RopeScaling, Visibility,
+};
+pub use chat_template::{
+    ChatMessage, ChatTemplate, ChatTemplateFault, FUEL, MAX_OUTPUT_BYTES, MAX_TEMPLATE_BYTES, PLAIN_TEMPLATE,
 };
 pub use config::{CONFIG_FILE, LayerShape, OpenElmConfig, RMS_NORM_EPS, Scaling};
 pub use error::{Error, TensorProblem};

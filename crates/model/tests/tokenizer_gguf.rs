@@ -228,7 +228,7 @@ fn odd_names_of_bytes_are_no_bytes() {
 
 /// A `tokenizer.json` of the vocabulary, with the merges that Hugging Face's converter makes of it: every way
 /// to put a token together, by the token's score.
-fn as_tokenizer_json(metadata: &GgufMetadata) -> tokenizers::Tokenizer {
+fn as_tokenizer_json(metadata: &GgufMetadata) -> String {
     let tokens = metadata.strings("tokenizer.ggml.tokens").unwrap();
     let scores = metadata.f32s("tokenizer.ggml.scores").unwrap();
     let types = metadata.require::<Vec<i32>>("tokenizer.ggml.token_type").unwrap();
@@ -244,8 +244,13 @@ fn as_tokenizer_json(metadata: &GgufMetadata) -> tokenizers::Tokenizer {
     }
     merges.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let merges: Vec<[&str; 2]> = merges.into_iter().map(|merge| merge.2).collect();
+    let special = |id: usize| {
+        serde_json::json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+    };
+    let added: Vec<_> = (0..tokens.len()).filter(|&id| matches!(types[id], 2 | 3)).map(special).collect();
     let json = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"},
             {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
@@ -253,7 +258,7 @@ fn as_tokenizer_json(metadata: &GgufMetadata) -> tokenizers::Tokenizer {
         "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": merges},
     });
-    json.to_string().parse().unwrap()
+    json.to_string()
 }
 
 #[test]
@@ -261,13 +266,171 @@ fn the_library_gives_the_same_ids_for_llama() {
     let Some(path) = shared("llama-spm") else { return };
     let file = GgufFile::open(path).unwrap();
     let ours = Tokenizer::from_gguf(&file).unwrap();
-    let twin = as_tokenizer_json(file.metadata());
+    let mut twin: tokenizers::Tokenizer = as_tokenizer_json(file.metadata()).parse().unwrap();
+    twin.set_encode_special_tokens(true);
     let texts = "(the |other|[a-zA-Z0-9 \n'.,]|\\PC|été|中文|[ ]{1,20}|.){0,60}";
     proptest!(ProptestConfig::with_cases(2000), |(text in texts)| {
         let theirs = twin.encode_fast(&*text, false).unwrap();
         prop_assert_eq!(&ours.encode(&text)[..], theirs.get_ids(), "{:?}", text);
         prop_assert_eq!(ours.decode(&ours.encode(&text)), text);
     });
+}
+
+/// Writes a tokenizer as GGUF and reads that.
+fn through_gguf(tokenizer: &Tokenizer) -> Tokenizer {
+    let mut metadata = GgufMetadata::default();
+    tokenizer.write_gguf(&mut metadata).unwrap();
+    tokenizer_of(&metadata).unwrap()
+}
+
+fn load(json: &str) -> Result<Tokenizer, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokenizer.json"), json).unwrap();
+    Tokenizer::open(folder.path())
+}
+
+/// Elmwood's own tokenizer, trained on little.
+fn own() -> Tokenizer {
+    let texts = (0..300).map(|i| format!("the other {} there's {}, été 中文!  \n then {i}", i % 7, i * i));
+    Tokenizer::train(texts, 500, |_| {}).unwrap()
+}
+
+fn json_of(tokenizer: &Tokenizer) -> serde_json::Value {
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer.save(folder.path().join("tokenizer.json")).unwrap();
+    serde_json::from_str(&fs::read_to_string(folder.path().join("tokenizer.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn own_tokenizers_are_the_same_as_gguf() {
+    let own = own();
+    let again = through_gguf(&own);
+    assert_eq!((again.bos(), again.eos(), again.add_bos()), (own.bos(), own.eos(), true));
+    assert_eq!((again.vocab_size(), again.end_of_generation()), (own.vocab_size(), &[own.eos()][..]));
+    let chat = "<|bos|>the<|eos|>";
+    assert_eq!(own.encode_with(chat, Special::Parse), again.encode_with(chat, Special::Parse));
+    assert_eq!(own.encode_with(chat, Special::Parse)[0], own.bos());
+    assert_eq!(own.decode_with(&own.encode_with(chat, Special::Parse), Special::Parse), chat);
+    assert_eq!(own.encode_prompt(chat, Special::Parse), own.encode_with(chat, Special::Parse), "never twice");
+    let texts = "(the |other|<\\|eos\\|>|[a-z0-9 \n']|\\PC|.){0,80}";
+    proptest!(ProptestConfig::with_cases(500), |(text in texts)| {
+        prop_assert_eq!(own.encode(&text), again.encode(&text));
+        prop_assert_eq!(again.decode(&again.encode(&text)), text);
+    });
+}
+
+/// The pre-tokenizers of well-known models around a small vocabulary.
+#[test]
+fn byte_level_tokenizers_of_others_are_the_same_as_gguf() {
+    let split = |expression: &str| {
+        serde_json::json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})
+    };
+    let bytes = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+    let tail = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let words =
+        |digits: &str| format!(r"{contractions}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}|{tail}");
+    let digits = serde_json::json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, bytes]});
+    for (pre_tokenizer, ignore_merges) in [
+        (bytes.clone(), false),
+        (digits, false),
+        (split(&words("{1,3}")), false),
+        (split(&words("{1,3}")), true),
+        (split(&words("")), false),
+    ] {
+        let mut json = json_of(&own());
+        let n = own().vocab_size();
+        json["pre_tokenizer"] = pre_tokenizer;
+        json["model"]["ignore_merges"] = ignore_merges.into();
+        json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({"id": n, "content": "    ",
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": false}));
+        let theirs = load(&json.to_string()).unwrap();
+        let ours = through_gguf(&theirs);
+        assert_eq!((ours.vocab_size(), ours.bos(), ours.eos()), (n + 1, 0, 1));
+        assert_eq!(ours.encode("a     b").iter().filter(|&&id| id as usize == n).count(), 1);
+        // Without the letters that only some libraries take for an s or k.
+        let texts = "(the |other|'s|'LL|[a-zA-Z0-9 \n'.]|été|中文|[!-~]|\u{301}){0,60}";
+        proptest!(ProptestConfig::with_cases(300), |(text in texts)| {
+            prop_assert_eq!(theirs.encode(&text), ours.encode(&text));
+            prop_assert_eq!(theirs.encode_with(&text, Special::Parse), ours.encode_with(&text, Special::Parse));
+            prop_assert_eq!(ours.decode(&ours.encode(&text)), text);
+        });
+    }
+}
+
+#[test]
+fn sentence_piece_tokenizers_of_others_are_the_same_as_gguf() {
+    let Some(path) = shared("llama-spm") else { return };
+    let original = Tokenizer::open(&path).unwrap();
+    let json = as_tokenizer_json(GgufFile::open(path).unwrap().metadata());
+    let ours = through_gguf(&load(&json).unwrap());
+    assert_eq!((ours.vocab_size(), ours.bos(), ours.eos()), (32000, 1, 2));
+    let texts = "(the |other|[a-zA-Z0-9 \n'.,]|\\PC|été|中文|[ ]{1,20}|.){0,60}";
+    proptest!(ProptestConfig::with_cases(1000), |(text in texts)| {
+        prop_assert_eq!(original.encode(&text), ours.encode(&text));
+    });
+}
+
+#[test]
+fn what_the_format_cannot_hold_is_an_error() {
+    let check = |change: &dyn Fn(&mut serde_json::Value), expected: &str| {
+        let mut json = json_of(&own());
+        change(&mut json);
+        let error = load(&json.to_string()).unwrap().write_gguf(&mut GgufMetadata::default()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    check(
+        &|json| json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[a-z]+".into(),
+        "no name is known",
+    );
+    check(
+        &|json| json["normalizer"] = serde_json::json!({"type": "Lowercase"}),
+        "its normalizer `Lowercase`",
+    );
+    check(&|json| json["model"]["end_of_word_suffix"] = "</w>".into(), "`end_of_word_suffix`");
+    check(&|json| json["decoder"] = serde_json::Value::Null, "neither byte-level");
+    let mut metadata = GgufMetadata::default();
+    let from_gguf = tokenizer_of(&small()).unwrap();
+    assert!(matches!(from_gguf.write_gguf(&mut metadata), Err(Error::TokenizerExport { .. })));
+    assert_eq!(metadata, GgufMetadata::default(), "nothing is set");
+}
+
+#[test]
+fn folders_say_more_than_their_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut json = json_of(&own());
+    let n = own().vocab_size() as u32;
+    let [start, end, pad] = [n, n + 1, n + 2];
+    for (id, name) in [(start, "<|im_start|>"), (end, "<|im_end|>"), (pad, "<pad>")] {
+        json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({"id": id, "content": name,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}));
+    }
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("tokenizer.json", &json.to_string());
+    let plain = Tokenizer::open(folder.path()).unwrap();
+    assert_eq!((plain.bos(), plain.eos(), plain.padding(), plain.add_bos()), (0, 1, None, false));
+    assert_eq!((plain.end_of_generation(), plain.chat_template()), (&[1, end][..], None));
+
+    write(
+        "tokenizer_config.json",
+        r#"{"add_bos_token": true, "bos_token": null, "eos_token": {"content": "<|im_end|>"},
+        "chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "{{ messages }}"}]}"#,
+    );
+    write("special_tokens_map.json", r#"{"bos_token": "<|im_start|>", "pad_token": "<pad>"}"#);
+    write("generation_config.json", &format!(r#"{{"eos_token_id": [{end}, 1, 70000]}}"#));
+    let told = Tokenizer::open(folder.path()).unwrap();
+    assert_eq!((told.bos(), told.eos(), told.padding(), told.add_bos()), (start, end, Some(pad), true));
+    assert_eq!((told.end_of_generation(), told.chat_template()), (&[1, end][..], Some("{{ messages }}")));
+    assert_eq!(told.encode_prompt("<|im_start|>the", Special::Parse)[..2], [start, told.encode("the")[0]]);
+    assert!(!told.encode("<|im_start|>").contains(&start));
+    write("chat_template.jinja", "{{ bos_token }}");
+    write("generation_config.json", r#"{"eos_token_id": 1}"#);
+    assert_eq!(Tokenizer::open(folder.path()).unwrap().chat_template(), Some("{{ bos_token }}"));
+    write("tokenizer_config.json", "{");
+    let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("tokenizer_config.json"), "{error}");
 }
 
 #[test]

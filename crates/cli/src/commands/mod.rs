@@ -1,5 +1,6 @@
 //! The verbs, one file each: its options, and what it does.
 
+pub mod chat;
 pub mod completions;
 pub mod data;
 pub mod doctor;
@@ -19,6 +20,7 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
     match command {
         Command::Grow(args) => grow::run(args, session),
         Command::Train(args) => train::run(args, session),
+        Command::Chat(args) => chat::run(args, session),
         Command::Generate(args) => generate::run(args, session),
         Command::Data(verb) => data::run(verb, session),
         Command::Tokenizer(verb) => tokenizer::run(verb, session),

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use elmwood_model::{TOKENIZER_FILE, Tokenizer};
+use elmwood_model::{Special, TOKENIZER_FILE, Tokenizer};
 use serde_json::json;
 
 use crate::commands::data::partial;
@@ -45,10 +45,10 @@ pub struct TrainArgs {
 /// Options of `tokenizer encode`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  elmwood tokenizer encode tokenizer.json \"fn main() {}\"")]
+  elmwood tokenizer encode model.gguf --text \"fn main() {}\"")]
 pub struct EncodeArgs {
-    /// A tokenizer.json, or a model's folder
-    #[arg(value_name = "TOKENIZER")]
+    /// A GGUF file, a model's folder, or a tokenizer.json
+    #[arg(value_name = "MODEL")]
     pub tokenizer: PathBuf,
     /// The text; read from stdin if neither this nor --file is there
     #[arg(value_name = "TEXT")]
@@ -59,19 +59,28 @@ pub struct EncodeArgs {
     /// Encode a file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "text"])]
     pub file: Option<PathBuf>,
+    /// Take names of special tokens in the text for the tokens, instead of for text
+    #[arg(long)]
+    pub special: bool,
+    /// Begin with the token that begins texts, unless the text already does
+    #[arg(long)]
+    pub bos: bool,
 }
 
 /// Options of `tokenizer decode`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  elmwood tokenizer decode tokenizer.json 72 105 33")]
+  elmwood tokenizer decode model.gguf 72 105 33")]
 pub struct DecodeArgs {
-    /// A tokenizer.json, or a model's folder
-    #[arg(value_name = "TOKENIZER")]
+    /// A GGUF file, a model's folder, or a tokenizer.json
+    #[arg(value_name = "MODEL")]
     pub tokenizer: PathBuf,
     /// The ids; read from stdin if left out
     #[arg(value_name = "ID")]
     pub ids: Vec<u32>,
+    /// Show special tokens by their names
+    #[arg(long)]
+    pub special: bool,
 }
 
 /// Does one step.
@@ -107,7 +116,7 @@ fn train(args: &TrainArgs, session: &Session) -> anyhow::Result<()> {
 
 /// Prints the ids as a JSON array, with and without `--json`.
 fn encode(args: &EncodeArgs, session: &Session) -> anyhow::Result<()> {
-    let tokenizer = Tokenizer::load(tokenizer_file(&args.tokenizer))?;
+    let tokenizer = Tokenizer::open(&args.tokenizer)?;
     let bytes = match (args.words.as_ref().or(args.text.as_ref()), &args.file) {
         (Some(text), _) => text.clone().into_bytes(),
         (None, Some(file)) => {
@@ -119,20 +128,28 @@ fn encode(args: &EncodeArgs, session: &Session) -> anyhow::Result<()> {
         let at = error.utf8_error().valid_up_to();
         Fault::new(Exit::BadInput, format!("the text is not UTF-8: byte {at} is none"))
     })?;
-    let ids = json!(tokenizer.encode(&text));
+    let mut ids = tokenizer.encode_with(&text, special(args.special));
+    if args.bos {
+        tokenizer.prepend_bos(&mut ids);
+    }
+    let ids = json!(ids);
     Ok(session.print(&ids.to_string(), &ids)?)
 }
 
 fn decode(args: &DecodeArgs, session: &Session) -> anyhow::Result<()> {
-    let tokenizer = Tokenizer::load(tokenizer_file(&args.tokenizer))?;
+    let tokenizer = Tokenizer::open(&args.tokenizer)?;
     let ids =
         if args.ids.is_empty() { ids_of(&String::from_utf8_lossy(&stdin()?))? } else { args.ids.clone() };
     if let Some(id) = ids.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
         let what = format!("there is no token {id}: ids go from 0 to {}", tokenizer.vocab_size() - 1);
         return Err(Fault::new(Exit::BadInput, what).into());
     }
-    let text = tokenizer.decode(&ids);
+    let text = tokenizer.decode_with(&ids, special(args.special));
     Ok(session.print(&text, &json!({ "text": text }))?)
+}
+
+fn special(parse: bool) -> Special {
+    if parse { Special::Parse } else { Special::AsText }
 }
 
 /// Ids in any of the ways in which they are printed: a JSON array, or numbers with spaces or commas.

@@ -13,11 +13,11 @@ use super::{BEGIN, ByteLevel, END, Encoder, MAX_VOCABULARY, Words};
 use crate::{Error, GgufMetadata};
 
 /// Types of tokens, as `tokenizer.ggml.token_type` numbers them. 1 is an ordinary token.
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
-const BYTE: i32 = 6;
+pub(super) const UNKNOWN: i32 = 2;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
+pub(super) const BYTE: i32 = 6;
 
 /// Why metadata make no tokenizer.
 pub(super) enum Problem {

@@ -1,0 +1,218 @@
+//! `elmwood chat`: a conversation with a model in the terminal.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Instant;
+
+use elmwood_engine::{Cpu, Dtype};
+use elmwood_infer::{Generator, Sampler, Step};
+use elmwood_model::{ChatMessage, ChatTemplate, Special, Tokenizer};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use super::generate::ModelArgs;
+use crate::interrupt;
+use crate::session::Session;
+
+/// Options of `chat`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  elmwood chat Phi-3.5-mini-instruct-Q4_K_M.gguf --system \"Answer in one sentence.\"")]
+pub struct Args {
+    /// The model, and how it chooses tokens.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Stop an answer after this many tokens
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub max_tokens: usize,
+}
+
+const HELP: &str = "\
+/clear          begin a new conversation
+/again          another answer to the last message
+/system TEXT    what the model is told before the conversation; begins a new one
+/help           this list
+/quit           the end (or Ctrl-D)
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.";
+
+/// Reads messages and writes answers until the input ends.
+///
+/// # Errors
+/// A model that cannot be read, a chat template that fails, or a terminal that cannot be written to.
+pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
+    let cpu = Cpu::new(args.model.threads)?;
+    let (model, tokenizer) = args.model.load(&cpu)?;
+    let template = ChatTemplate::of(&tokenizer)?;
+    let mut conversation = Conversation {
+        generator: Generator::new(&model, &cpu, args.model.context, Dtype::Bf16),
+        sampler: args.model.sampler(),
+        tokenizer: &tokenizer,
+        template,
+        messages: Vec::new(),
+        system: args.system.clone(),
+        max_tokens: args.max_tokens,
+        session,
+    };
+    if tokenizer.chat_template().is_none() {
+        session.note("the model has no chat template; it may go on with both sides of the conversation");
+    }
+    let mut input = Input::new()?;
+    if input.is_terminal() {
+        session.note("/help lists the commands");
+    }
+    while let Some(line) = input.message()? {
+        match line.trim() {
+            "" => {}
+            "/quit" | "/exit" | "/bye" => break,
+            "/help" => session.note(HELP),
+            "/clear" => conversation.messages.clear(),
+            "/again" => conversation.again()?,
+            command if command == "/system" || command.starts_with("/system ") => {
+                let text = command["/system".len()..].trim();
+                conversation.system = (!text.is_empty()).then(|| text.to_owned());
+                conversation.messages.clear();
+            }
+            command if command.starts_with('/') => {
+                session.note(&format!("there is no command `{command}`; /help lists them"));
+            }
+            message => conversation.say(message)?,
+        }
+    }
+    Ok(())
+}
+
+/// Messages so far, and what answers them.
+struct Conversation<'a> {
+    generator: Generator<'a>,
+    sampler: Sampler,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+    messages: Vec<ChatMessage>,
+    system: Option<String>,
+    max_tokens: usize,
+    session: &'a Session,
+}
+
+impl Conversation<'_> {
+    fn say(&mut self, message: &str) -> anyhow::Result<()> {
+        self.messages.push(ChatMessage::new("user", message));
+        self.answer()
+    }
+
+    /// Another answer to the last message.
+    fn again(&mut self) -> anyhow::Result<()> {
+        if self.messages.pop_if(|last| last.role == "assistant").is_none() {
+            self.session.note("there is no answer yet");
+            return Ok(());
+        }
+        self.answer()
+    }
+
+    fn answer(&mut self) -> anyhow::Result<()> {
+        let system = self.system.iter().map(|text| ChatMessage::new("system", text));
+        let messages: Vec<ChatMessage> = system.chain(self.messages.iter().cloned()).collect();
+        let text = self.template.render(&messages)?;
+        let prompt = self.tokenizer.encode_prompt(&text, Special::Parse);
+        let mut stream = self.tokenizer.decode_stream_after(&prompt);
+        let (mut answer, mut out) = (String::new(), std::io::stdout().lock());
+        let (mut began, mut written, mut tokens) = (Instant::now(), Ok(()), 0);
+        let asked = Instant::now();
+        let ends = self.tokenizer.end_of_generation();
+        let (result, stopped) = interrupt::stop_only(|| {
+            let on_step = |step| {
+                match step {
+                    Step::Prompt { .. } => began = Instant::now(),
+                    Step::Token(token) => {
+                        tokens += 1;
+                        let text = stream.push(token);
+                        written = write!(out, "{text}").and_then(|()| out.flush());
+                        answer.push_str(&text);
+                    }
+                }
+                written.is_ok() && !interrupt::requested()
+            };
+            self.generator.generate(&prompt, self.max_tokens, ends, &mut self.sampler, on_step)
+        });
+        if let Err(error) = result {
+            // The message does not fit; the conversation goes on without it.
+            self.messages.pop();
+            return Err(error.into());
+        }
+        written?;
+        let rest = stream.finish();
+        writeln!(out, "{rest}")?;
+        answer.push_str(&rest);
+        self.messages.push(ChatMessage::new("assistant", answer));
+        let rate = f64::from(tokens) / began.elapsed().as_secs_f64().max(1e-9);
+        let waited = began.duration_since(asked).as_secs_f64();
+        let stopped = if stopped { ", stopped" } else { "" };
+        self.session
+            .note(&format!("[{tokens} tokens, {rate:.1} tokens/s, first after {waited:.1} s{stopped}]"));
+        Ok(())
+    }
+}
+
+/// Where messages come from: an editor in a terminal, lines of a file otherwise.
+enum Input {
+    Terminal(Box<DefaultEditor>),
+    Lines,
+}
+
+impl Input {
+    fn new() -> anyhow::Result<Self> {
+        let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        Ok(if both { Self::Terminal(Box::new(DefaultEditor::new()?)) } else { Self::Lines })
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal(_))
+    }
+
+    /// The next message, its continued lines joined; none at the end of the input.
+    fn message(&mut self) -> anyhow::Result<Option<String>> {
+        let mut message = String::new();
+        loop {
+            let prompt = if message.is_empty() { "> " } else { "… " };
+            let Some(line) = self.line(prompt)? else {
+                return Ok((!message.is_empty()).then_some(message));
+            };
+            match line.strip_suffix('\\') {
+                Some(more) => {
+                    message.push_str(more);
+                    message.push('\n');
+                }
+                None => {
+                    message.push_str(&line);
+                    break;
+                }
+            }
+        }
+        if let Self::Terminal(editor) = self
+            && !message.trim().is_empty()
+        {
+            editor.add_history_entry(&message)?;
+        }
+        Ok(Some(message))
+    }
+
+    fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Terminal(editor) => loop {
+                match editor.readline(prompt) {
+                    Ok(line) => return Ok(Some(line)),
+                    // Ctrl-C at the prompt drops the line; Ctrl-D ends.
+                    Err(ReadlineError::Interrupted) => {}
+                    Err(ReadlineError::Eof) => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                }
+            },
+            Self::Lines => {
+                let mut line = String::new();
+                let read = std::io::stdin().lock().read_line(&mut line)?;
+                Ok((read > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
+            }
+        }
+    }
+}
