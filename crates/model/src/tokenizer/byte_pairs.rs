@@ -47,17 +47,17 @@ impl BytePairs {
         merges: Vec<Merge>,
         whole: Whole,
     ) -> Result<Self, String> {
-        let ordinary = |&(id, token): &(u32, &Box<[u8]>)| !token.is_empty() && ordinary(id);
+        let ordinary = |&(id, token): &(u32, &[u8])| !token.is_empty() && ordinary(id);
         let mut bytes = [NONE; 256];
-        for (id, token) in (0..).zip(&tokens).filter(ordinary) {
-            if let [byte] = **token {
+        for (id, token) in (0..).zip(tokens.iter().map(|token| &**token)).filter(ordinary) {
+            if let [byte] = *token {
                 bytes[usize::from(byte)] = id;
             }
         }
         let mut table = MergeTable::default();
         for (rank, &(pair, made)) in (0..).zip(&merges) {
             let bytes_of = |id: u32| {
-                tokens.get(id as usize).map(|token| (id, token)).filter(ordinary).map(|(_, token)| token)
+                tokens.get(id as usize).map(|token| (id, &**token)).filter(ordinary).map(|(_, token)| token)
             };
             let parts = bytes_of(pair.0).zip(bytes_of(pair.1));
             let fits = parts.zip(bytes_of(made)).is_some_and(|((left, right), made)| {
@@ -76,13 +76,13 @@ impl BytePairs {
         const LONGEST_WORD: usize = 256;
         let mut table = HashMap::with_capacity(this.tokens.len());
         let mut symbols = Vec::new();
-        for (id, token) in (0..).zip(&this.tokens).filter(ordinary) {
+        for (id, token) in (0..).zip(this.tokens.iter().map(|token| &**token)).filter(ordinary) {
             symbols.clear();
             if whole == Whole::Reached && token.len() <= LONGEST_WORD {
                 this.merge_piece(token, &mut symbols);
             }
             if whole == Whole::All || symbols == [id] {
-                table.insert(token.clone(), id);
+                table.insert(Box::from(token), id);
             }
         }
         this.whole = table;

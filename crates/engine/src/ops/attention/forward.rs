@@ -225,9 +225,9 @@ fn query_tile(
         let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
         let scores = &mut scratch.scores[row * BLOCK_KEYS..][..groups * format.group_elements()];
         if let Some(sparse) = x.blocks {
-            for j in low..high {
+            for (j, score) in (low..high).zip(&mut scores[low..high.max(low)]) {
                 if !sparse.sees(head, mask.past() + first + i, key + j) {
-                    scores[j] = f32::NEG_INFINITY;
+                    *score = f32::NEG_INFINITY;
                 }
             }
         }
