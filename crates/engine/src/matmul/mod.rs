@@ -25,6 +25,7 @@ use half::bf16;
 
 pub(crate) use block::{Block, Left, Pointer, Target, multiply_block};
 pub(crate) use format::{Format, Geometry, Layout, Precision};
+use pack::pack_shared;
 pub(crate) use pack::{Source, Tiling, Values, pack};
 
 use crate::arena::{Arena, Units};
@@ -87,18 +88,24 @@ impl PackedMatrix {
         let _span = cpu.profile.span("pack operands", 0, bytes);
         let mut units = arena.units(panels * tiling.stride);
         let parts = Parts::new(units.as_mut_slice());
-        // Where the reduction goes along the rows, neighbouring panels are read together, a row at a time.
-        let grain = if source.is_contiguous() {
-            (1 << 16) / tiling.stride.max(1)
+        if source.is_contiguous() {
+            // A task has some panels.
+            cpu.threads.run_ranges(panels, (1 << 16) / tiling.stride.max(1), |range| {
+                let (outer, start) = (range.start * geometry.width, range.start * tiling.stride);
+                let outer = outer..(range.end * geometry.width).min(cols);
+                // SAFETY: every panel is packed by one task.
+                unsafe { pack_shared(cpu.isa, source, outer, 0..k, tiling, &parts, start) };
+            });
         } else {
-            panels.div_ceil(4 * cpu.threads.count())
-        };
-        cpu.threads.run_ranges(panels, grain, |range| {
-            // SAFETY: every panel is packed by one task.
-            let out = unsafe { parts.part(range.start * tiling.stride..range.end * tiling.stride) };
-            let outer = range.start * geometry.width..(range.end * geometry.width).min(cols);
-            pack(cpu.isa, source, outer, 0..k, tiling, out);
-        });
+            // A task has some groups of all panels: rows of the source are read whole, one after the other.
+            let (groups, elements) = (geometry.format.groups(k), geometry.format.group_elements());
+            cpu.threads.run_ranges(groups, groups.div_ceil(8 * cpu.threads.count()), |range| {
+                let (from, to) = (range.start * elements, (range.end * elements).min(k));
+                let start = geometry.format.units(from) * geometry.width;
+                // SAFETY: every group is packed by one task.
+                unsafe { pack_shared(cpu.isa, source, 0..cols, from..to, tiling, &parts, start) };
+            });
+        }
         Self { units, geometry, cols, k }
     }
 }

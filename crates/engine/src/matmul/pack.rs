@@ -9,6 +9,7 @@ use half::bf16;
 
 use super::format::{Format, Layout};
 use crate::simd::{self, Element, Simd, kernel};
+use crate::threads::Parts;
 use crate::{Dtype, Isa, Tensor};
 
 /// Borrowed elements of either type.
@@ -116,6 +117,23 @@ pub(crate) fn pack(
     tiling: Tiling,
     out: &mut [u32],
 ) {
+    // SAFETY: all of `out` is ours.
+    unsafe { pack_shared(isa, source, outer, k, tiling, &Parts::new(out), 0) };
+}
+
+/// [`pack`] into a buffer that tasks share: the first group of the first tile begins at unit `start`.
+///
+/// # Safety
+/// No other task may use these groups of these tiles meanwhile.
+pub(crate) unsafe fn pack_shared(
+    isa: Isa,
+    source: &Source<'_>,
+    outer: Range<usize>,
+    k: Range<usize>,
+    tiling: Tiling,
+    out: &Parts<'_, u32>,
+    start: usize,
+) {
     let Source { values, stride, contiguous } = *source;
     // Sources whose reduction goes along the rows are read row by row across all tiles; the others tile by tile.
     let (groups, together) = (tiling.format.groups(k.len()), if contiguous { 1 } else { usize::MAX });
@@ -133,10 +151,11 @@ pub(crate) fn pack(
                 let valid = tiling.height.min(outer.end - first);
                 let height = if tiling.whole { tiling.height } else { valid };
                 let group_units = tiling.format.planes() * 16 * height;
-                let start = tile * tiling.stride + group * group_units;
+                let start = start + tile * tiling.stride + group * group_units;
                 let place =
                     Place { stride, contiguous, first, valid, height, from, len, layout: tiling.layout };
-                let out = &mut out[start..start + group_units];
+                // SAFETY: by the caller's promise.
+                let out = unsafe { out.part(start..start + group_units) };
                 match (values, tiling.format) {
                     (Values::F32(x), Format::F32) => pack_f32(isa, x, place, &mut other, out),
                     (Values::Bf16(x), Format::F32) => pack_f32(isa, x, place, &mut other, out),
