@@ -295,20 +295,22 @@ pub(crate) const PRODUCTS_PER_CALL: usize = 16 * ROWS * 4;
 pub(crate) fn multiply_in_registers(isa: Isa, calls: usize) -> i32 {
     #[inline(always)]
     unsafe fn run<L: Lanes>(l: L, calls: usize) -> f32 {
-        let (codes, activations) = ([1_u8; QUAD], std::hint::black_box([1_i8; 4]));
+        let (codes, activations) = ([1_u8; QUAD], std::hint::black_box([[1_i8; 4]; 16]));
         let mut first = [0.0_f32; ROWS];
         // SAFETY: the arrays are as long as what is loaded and stored.
         unsafe {
-            let quad = l.load_bytes(codes.as_ptr());
-            // Different ones, or the compiler would find that all chains are the same.
-            let mut sums: [L::Ints; 16] = std::array::from_fn(|i| l.splat_int(i as i32));
+            let mut sums = [l.splat_int(0); 16];
             for _ in 0..calls {
-                for sum in &mut sums {
-                    *sum = l.dot(*sum, quad, activations.as_ptr());
+                // Read anew, or the compiler would find that every product is the same.
+                let quad = l.load_bytes(std::hint::black_box(codes.as_ptr()));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = l.dot(*sum, quad, activations[i].as_ptr());
                 }
             }
             for sum in sums {
                 l.store(l.to_floats(sum), first.as_mut_ptr());
+                // Each is looked at, or the compiler would leave out all but the last.
+                std::hint::black_box(&first);
             }
         }
         first[0]
