@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::interleaved::QuantMatrix;
-use crate::matmul::{PackedMatrix, Precision, Source};
+use crate::matmul::{Geometry, PackedMatrix, Precision, Source};
 use crate::parameters::ParameterId;
 use crate::quant::BlockFormat;
 use crate::{Arena, Cpu, Dtype};
@@ -109,7 +109,8 @@ impl FrozenParameters {
     pub fn add_matrix(&mut self, cpu: &Cpu, rows: usize, cols: usize, values: &[f32]) -> ParameterId {
         assert_eq!(values.len(), rows * cols, "values of {rows} x {cols}");
         let source = Source::along_cols(values, cols);
-        let packed = PackedMatrix::new(cpu, &mut self.arena, &source, rows, cols, self.precision);
+        let geometry = Geometry::for_few_rows(cpu.isa, self.precision);
+        let packed = PackedMatrix::with_geometry(cpu, &mut self.arena, &source, rows, cols, geometry);
         self.push(Frozen::Dense(packed, rows))
     }
 

@@ -118,6 +118,14 @@ impl Geometry {
         }
     }
 
+    /// [`Geometry::of`] for products with few rows: f32 on vectors, since tiles take six products for one.
+    pub(crate) fn for_few_rows(isa: Isa, precision: Precision) -> Self {
+        match (isa, precision) {
+            (Isa::Amx, Precision::F32) => Self::of(Isa::Avx512, precision),
+            _ => Self::of(isa, precision),
+        }
+    }
+
     /// Rows that `rows` rows of A take when packed.
     pub(crate) fn packed_rows(self, rows: usize) -> usize {
         if self.tiles { rows.next_multiple_of(self.rows) } else { rows }

@@ -81,7 +81,18 @@ impl PackedMatrix {
         k: usize,
         precision: Precision,
     ) -> Self {
-        let geometry = Geometry::of(cpu.isa, precision);
+        Self::with_geometry(cpu, arena, source, cols, k, Geometry::of(cpu.isa, precision))
+    }
+
+    /// [`PackedMatrix::new`] for a register tile of the caller's choice.
+    pub(crate) fn with_geometry(
+        cpu: &Cpu,
+        arena: &mut Arena,
+        source: &Source<'_>,
+        cols: usize,
+        k: usize,
+        geometry: Geometry,
+    ) -> Self {
         let tiling = right_tiling(geometry, k);
         let panels = cols.div_ceil(geometry.width);
         let bytes = cols * k * source.element_bytes() + panels * tiling.stride * 4;

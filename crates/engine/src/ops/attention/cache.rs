@@ -30,7 +30,7 @@ impl AttentionCache {
     /// Room for `capacity` tokens of `heads.kv` key and value heads.
     #[must_use]
     pub fn new(cpu: &Cpu, capacity: usize, heads: Heads, dtype: Dtype) -> Self {
-        let geometry = Geometry::of(cpu.isa, Precision::from(dtype));
+        let geometry = Geometry::for_few_rows(cpu.isa, Precision::from(dtype));
         let capacity = capacity.next_multiple_of(ALIGN);
         let tail = Tensor::zeros(ALIGN, 2 * heads.kv * heads.dim, dtype);
         let mut cache = Self { heads, dtype, geometry, capacity, units: Memory::zeroed(0), len: 0, tail };
@@ -121,6 +121,7 @@ impl AttentionCache {
 
     pub(crate) fn packed(&self) -> PackedKeys<'_> {
         PackedKeys {
+            geometry: self.geometry,
             units: bytemuck::cast_slice(&self.units),
             key_len: self.key_len(),
             value_len: self.value_len(),

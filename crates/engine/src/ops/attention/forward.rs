@@ -66,13 +66,14 @@ pub(crate) fn forward<E: Element>(
         let by_token = x.value.by_token(row * mask.keys, head * heads.dim);
         pack(cpu.isa, &by_token, 0..heads.dim, 0..mask.keys, value_tiling, values);
     });
-    let keys = PackedKeys { units: packed.as_slice(), key_len, value_len, capacity: mask.keys };
+    let keys = PackedKeys { geometry, units: packed.as_slice(), key_len, value_len, capacity: mask.keys };
     attend(cpu, &x.queries(), keys, out, log_sums);
 }
 
 /// Keys and values of every row and head, packed: `key_len` units of keys and `value_len` of values each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedKeys<'a> {
+    pub(crate) geometry: Geometry,
     pub(crate) units: &'a [u32],
     pub(crate) key_len: usize,
     pub(crate) value_len: usize,
@@ -99,8 +100,7 @@ pub(crate) fn attend<E: Element>(
     let bytes = x.bytes() + size_of_val(out);
     let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
-    let geometry = Geometry::of(cpu.isa, x.precision);
-    let PackedKeys { units, key_len, value_len, capacity } = packed;
+    let PackedKeys { geometry, units, key_len, value_len, capacity } = packed;
     let block = block_queries(geometry);
     let blocks = mask.queries.div_ceil(block);
     let (out, log_sums) = (Parts::new(out), Parts::new(log_sums));
