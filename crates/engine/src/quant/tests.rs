@@ -262,7 +262,8 @@ proptest! {
     #[test]
     fn errors_are_within_the_bound(
         seed in any::<u64>(),
-        scale in -12_i32..12,
+        // So that minima and scales are within f16; what is beyond has a test of its own.
+        scale in -12_i32..6,
         group_scales in prop::collection::vec(-6_i32..3, 16),
         offset in prop::sample::select(vec![0.0_f32, 0.0, 0.3, -1.0]),
     ) {
@@ -274,6 +275,7 @@ proptest! {
         for promise in &PROMISES {
             let back = round_trip(promise.format, &x, None);
             for (x, y) in x.chunks(promise.format.weights()).zip(back.chunks(promise.format.weights())) {
+                prop_assert!(x.iter().all(|x| x.abs() < 65504.0), "weights that f16 holds");
                 let error = rms(y.iter().zip(x).map(|(y, x)| y - x));
                 prop_assert!(error <= bound(promise, x), "{}: {error} over {}", promise.format, bound(promise, x));
             }
