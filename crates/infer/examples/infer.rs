@@ -6,7 +6,7 @@
 //! infer load MODEL                       seconds from the start of the program to the first token
 //! infer plain MODEL --tokens N           tokens/s of greedy text after token 1, with its ids
 //! ```
-//! `--threads N`, `--cache f32|bf16` and `--rounds N` may follow.
+//! `--threads N`, `--cache f32|bf16`, `--rounds N` and `--profile`, which tells where the time went, may follow.
 
 use std::time::Instant;
 
@@ -35,6 +35,8 @@ fn main() {
         let peak = int8_peak_gops(&cpu);
         format!(r#""int8_peak_gops": {peak:.1}, "read_gbs": {:.2}"#, read_gbs(&cpu))
     };
+    let profiled = arguments.iter().any(|argument| argument == "--profile");
+    cpu.profile().switch(profiled);
     match mode.as_str() {
         "load" => {
             let mut generator = Generator::new(&model, &cpu, 512, cache);
@@ -83,6 +85,11 @@ fn main() {
             println!(r#"{{"tokens_per_sec": {rate:.1}, "ids": {ids:?}, "peak_mib": {}}}"#, peak_mib());
         }
         other => panic!("the mode is prompt, generate, load or plain, not `{other}`"),
+    }
+    for (name, entry) in cpu.profile().entries() {
+        let (calls, seconds) = (entry.calls, entry.seconds);
+        let (gops, gbs) = (entry.flops / seconds / 1e9, entry.bytes / seconds / 1e9);
+        eprintln!("{name:32} {calls:7} calls {seconds:8.3} s {gops:8.1} GOP/s {gbs:6.1} GB/s");
     }
 }
 

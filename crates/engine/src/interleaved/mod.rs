@@ -119,6 +119,7 @@ pub(crate) fn multiply(
             by_format!(matrix.format, F => unsafe {
                 multiply_strips::<F>(cpu.isa, activations, matrix, strips, first_row, &c)
             });
+            end_streams();
         });
         first_row += matrix.rows;
     }
@@ -145,8 +146,50 @@ unsafe fn multiply_strips<F: form::Form>(
         for strip in strips.clone() {
             multiply_tile::<F>(isa, matrix.strip(strip), &tile, &mut square);
             // SAFETY: by the caller's promise.
-            unsafe { c.write_square(t, tile.used, first_row, matrix.rows, strip, &square) };
+            unsafe {
+                c.write_squares(t, tile.used, first_row, matrix.rows, strip, std::slice::from_ref(&square))
+            };
         }
+    }
+}
+
+/// Bytes of a C that is larger than the second-level cache, so that nothing of it is read again soon.
+const STREAMED_BYTES: usize = 4 << 20;
+
+/// Writes past the caches, where that is possible: a line that is written whole need not be fetched before.
+#[inline(always)]
+fn stream(from: &[f32], to: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if (to.as_ptr() as usize).is_multiple_of(16) && to.len().is_multiple_of(4) {
+        use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
+        for (to, from) in to.chunks_exact_mut(4).zip(from.chunks_exact(4)) {
+            // SAFETY: both have four values, and the first one's address is a multiple of 16.
+            unsafe { _mm_stream_ps(to.as_mut_ptr(), _mm_loadu_ps(from.as_ptr())) };
+        }
+        return;
+    }
+    to.copy_from_slice(from);
+}
+
+/// Asks for memory that is soon to be read and written; any address may be asked for.
+#[inline(always)]
+fn prefetch(to: *mut f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(to.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = to;
+}
+
+/// Lets everybody see what this thread has streamed: no other synchronisation orders such writes.
+fn end_streams() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has this instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }
 
@@ -158,6 +201,8 @@ struct Destination<'a> {
 
 enum Kind<'a> {
     F32(Parts<'a, f32>),
+    /// As `F32`, past the caches: see [`stream`].
+    Streamed(Parts<'a, f32>),
     Bf16(Parts<'a, bf16>),
     Accumulate(Parts<'a, f32>),
     AddTo(&'a [f32], Parts<'a, f32>),
@@ -166,6 +211,7 @@ enum Kind<'a> {
 impl<'a> Destination<'a> {
     fn new(output: Output<'a>, len: usize, stride: usize) -> Self {
         let kind = match output {
+            Output::F32(c) if size_of_val(c) >= STREAMED_BYTES => Kind::Streamed(Parts::new(c)),
             Output::F32(c) => Kind::F32(Parts::new(c)),
             Output::Bf16(c) => Kind::Bf16(Parts::new(c)),
             Output::Accumulate(c) => Kind::Accumulate(Parts::new(c)),
@@ -173,35 +219,39 @@ impl<'a> Destination<'a> {
         };
         let have = match &kind {
             Kind::Bf16(c) => c.len(),
-            Kind::F32(c) | Kind::Accumulate(c) | Kind::AddTo(_, c) => c.len(),
+            Kind::F32(c) | Kind::Streamed(c) | Kind::Accumulate(c) | Kind::AddTo(_, c) => c.len(),
         };
         assert_eq!(have, len, "the output has another size than the product");
         Self { stride, kind }
     }
 
-    /// Writes what belongs to C of the product of a strip with tile number `tile`.
+    /// Writes what belongs to C of the products of some strips that follow each other with tile number `tile`.
     ///
     /// # Safety
     /// Nobody else may use this part of C meanwhile.
-    unsafe fn write_square(
+    unsafe fn write_squares(
         &self,
         tile: usize,
         used: usize,
         first_row: usize,
         rows: usize,
-        strip: usize,
-        square: &Square,
+        first_strip: usize,
+        squares: &[Square],
     ) {
-        let rows = ROWS.min(rows - strip * ROWS);
-        for (i, sums) in square.0[..used].iter().enumerate() {
-            let (token, first_row) = (tile * TILE + i, first_row + strip * ROWS);
-            // SAFETY: by the caller's promise.
-            unsafe {
-                // A constant length is copied by one instruction instead of a call.
-                if rows == ROWS {
-                    self.write(token, first_row, sums)
-                } else {
-                    self.write(token, first_row, &sums[..rows])
+        for i in 0..used {
+            let token = tile * TILE + i;
+            // Along the rows of C, whose lines are fetched in order.
+            for (strip, square) in (first_strip..).zip(squares) {
+                let (at, sums) = (first_row + strip * ROWS, &square.0[i]);
+                let rows = ROWS.min(rows - strip * ROWS);
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    // A constant length is copied by one instruction instead of a call.
+                    if rows == ROWS {
+                        self.write(token, at, sums)
+                    } else {
+                        self.write(token, at, &sums[..rows])
+                    }
                 }
             }
         }
@@ -217,12 +267,15 @@ impl<'a> Destination<'a> {
         unsafe {
             match &self.kind {
                 Kind::F32(c) => c.part(range).copy_from_slice(sums),
+                Kind::Streamed(c) => stream(sums, c.part(range)),
                 Kind::Bf16(c) => {
                     for (c, sum) in c.part(range).iter_mut().zip(sums) {
                         *c = bf16::from_f32(*sum);
                     }
                 }
                 Kind::Accumulate(c) => {
+                    // The same columns of the next tile's rows come next, each from a line of its own.
+                    prefetch(c.at(0).wrapping_add(at + TILE * self.stride));
                     for (c, sum) in c.part(range).iter_mut().zip(sums) {
                         *c += sum;
                     }

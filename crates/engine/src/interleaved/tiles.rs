@@ -19,6 +19,9 @@ use crate::amx::{configure_groups, multiply_groups};
 /// Strips that share a pass over the activations.
 const STRIPS: usize = 4;
 
+/// Bytes of activations that are multiplied with several strips in a row, out of the second-level cache.
+const ACTIVATION_BYTES: usize = 1 << 20;
+
 /// A block of a strip, unpacked: signed weights `[column / 4][row][4]`, scales and negated minima of each group.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
@@ -28,9 +31,13 @@ struct Unpacked {
     minima: [[f32; ROWS]; BLOCK / 16],
 }
 
+/// Parts of a block, each with scales of its own, that are multiplied before the first of them is added up: tiles need
+/// the time, and more would not stay in the first-level cache.
+const PARTS: usize = 8;
+
 /// Sums of integers, `[part][activation][row]`.
 #[repr(C, align(64))]
-struct Integers([[[i32; ROWS]; TILE]; BLOCK / 16]);
+struct Integers([[[i32; ROWS]; TILE]; PARTS]);
 
 struct Scratch {
     unpacked: Vec<Unpacked>,
@@ -42,7 +49,7 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const {
-        let integers = [const { Integers([[[0; ROWS]; TILE]; BLOCK / 16]) }; 2];
+        let integers = [const { Integers([[[0; ROWS]; TILE]; PARTS]) }; 2];
         RefCell::new(Scratch { unpacked: Vec::new(), integers, squares: Vec::new() })
     };
 }
@@ -61,41 +68,66 @@ pub(super) unsafe fn multiply_strips<F: Form>(
     let tiles: Vec<Tile<'_>> = activations.tiles().collect();
     // SAFETY: by the caller's promise.
     unsafe { configure_groups(F::SCALED) };
+    let tile_bytes = TILE * (activations.cols() + 8 * activations.cols() / F::SCALED);
+    let parts = (tiles.len() * tile_bytes).div_ceil(ACTIVATION_BYTES);
+    let tiles_at_once = tiles.len().div_ceil(parts);
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.unpacked.resize(STRIPS, bytemuck::Zeroable::zeroed());
-        scratch.squares.resize(STRIPS * tiles.len(), Square::ZERO);
-        for first in strips.clone().step_by(STRIPS) {
-            let strips = first..(first + STRIPS).min(strips.end);
-            scratch.squares.fill(Square::ZERO);
-            for block in 0..matrix.cols().div_ceil(BLOCK) {
-                for (strip, unpacked) in strips.clone().zip(&mut scratch.unpacked) {
-                    // SAFETY: by the caller's promise; the strip has this block.
-                    unsafe { unpack::<F>(matrix.strip(strip)[block * F::BYTES..].as_ptr(), unpacked) };
-                }
-                let mut turn = scratch.integers.each_mut();
+        scratch.squares.resize(STRIPS * tiles_at_once, Square::ZERO);
+        for (part, tiles) in tiles.chunks(tiles_at_once).enumerate() {
+            for first in strips.clone().step_by(STRIPS) {
+                let strips = first..(first + STRIPS).min(strips.end);
                 // SAFETY: by the caller's promise.
-                unsafe { multiply_block::<F>(&scratch.unpacked[0], &tiles[0], block, turn[0]) };
-                for (t, (tile, squares)) in
-                    tiles.iter().zip(scratch.squares.chunks_exact_mut(STRIPS)).enumerate()
+                unsafe { scratch.multiply::<F>(tiles, matrix, strips.clone()) };
+                for (t, (tile, squares)) in tiles.iter().zip(scratch.squares.chunks_exact(STRIPS)).enumerate()
                 {
-                    for (s, square) in squares[..strips.len()].iter_mut().enumerate() {
-                        // After the last one, one is multiplied in vain.
-                        let next = if s + 1 < strips.len() { (t, s + 1) } else { ((t + 1) % tiles.len(), 0) };
-                        let following = (&scratch.unpacked[next.1], &tiles[next.0]);
-                        let unpacked = &scratch.unpacked[s];
-                        // SAFETY: by the caller's promise.
-                        unsafe { add_block::<F>(unpacked, tile, block, square, following, &mut turn) };
-                    }
-                }
-            }
-            for (t, (tile, squares)) in tiles.iter().zip(scratch.squares.chunks_exact(STRIPS)).enumerate() {
-                for (strip, square) in strips.clone().zip(squares) {
+                    let (t, squares) = (part * tiles_at_once + t, &squares[..strips.len()]);
                     // SAFETY: by the caller's promise.
-                    unsafe { c.write_square(t, tile.used, first_row, matrix.rows(), strip, square) };
+                    unsafe { c.write_squares(t, tile.used, first_row, matrix.rows(), strips.start, squares) };
                 }
             }
         }
     });
+}
+
+impl Scratch {
+    /// The squares of up to [`STRIPS`] strips with all `tiles`.
+    ///
+    /// # Safety
+    /// As [`multiply_strips`].
+    unsafe fn multiply<F: Form>(&mut self, tiles: &[Tile<'_>], matrix: &QuantMatrix, strips: Range<usize>) {
+        self.squares.fill(Square::ZERO);
+        for block in 0..matrix.cols().div_ceil(BLOCK) {
+            for (strip, unpacked) in strips.clone().zip(&mut self.unpacked) {
+                // SAFETY: by the caller's promise; the strip has this block.
+                unsafe { unpack::<F>(matrix.strip(strip)[block * F::BYTES..].as_ptr(), unpacked) };
+            }
+            let parts = parts_of::<F>(&tiles[0], block);
+            for first in (0..parts).step_by(PARTS) {
+                let run = Run { block, parts: first..(first + PARTS).min(parts) };
+                let mut turn = self.integers.each_mut();
+                // SAFETY: by the caller's promise.
+                unsafe { multiply_run::<F>(&self.unpacked[0], &tiles[0], &run, turn[0]) };
+                for (t, (tile, squares)) in
+                    tiles.iter().zip(self.squares.chunks_exact_mut(STRIPS)).enumerate()
+                {
+                    for (s, square) in squares[..strips.len()].iter_mut().enumerate() {
+                        // After the last one, one is multiplied in vain.
+                        let next = if s + 1 < strips.len() { (t, s + 1) } else { ((t + 1) % tiles.len(), 0) };
+                        let following = (&self.unpacked[next.1], &tiles[next.0]);
+                        // SAFETY: by the caller's promise.
+                        unsafe { add_run::<F>(&self.unpacked[s], tile, &run, square, following, &mut turn) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some parts of a block: an even number of them.
+struct Run {
+    block: usize,
+    parts: Range<usize>,
 }
 
 /// # Safety
@@ -140,7 +172,7 @@ unsafe fn multiply_pair<F: Form>(
     unsafe {
         let a = tile.codes.as_ptr().add(first + cols / GROUP * TILE * GROUP);
         let b = unpacked.weights.as_ptr().add(cols * ROWS);
-        let out = out.0.as_mut_ptr().add(i).cast();
+        let out = out.0.as_mut_ptr().add(i % PARTS).cast();
         if F::SCALED == GROUP { multiply_groups::<32>(a, b, out) } else { multiply_groups::<16>(a, b, out) }
     }
 }
@@ -151,33 +183,32 @@ fn parts_of<F: Form>(tile: &Tile<'_>, block: usize) -> usize {
     GROUPS.min(tile.groups() - block * GROUPS) * GROUP / F::SCALED
 }
 
-/// Multiplies all parts of a block with a tile, as integers.
+/// Multiplies parts of a block with a tile, as integers.
 ///
 /// # Safety
 /// As [`multiply_pair`].
-unsafe fn multiply_block<F: Form>(unpacked: &Unpacked, tile: &Tile<'_>, block: usize, out: &mut Integers) {
-    for i in (0..parts_of::<F>(tile, block)).step_by(2) {
+unsafe fn multiply_run<F: Form>(unpacked: &Unpacked, tile: &Tile<'_>, run: &Run, out: &mut Integers) {
+    for i in run.parts.clone().step_by(2) {
         // SAFETY: by the caller's promise.
-        unsafe { multiply_pair::<F>(unpacked, tile, block, i, out) };
+        unsafe { multiply_pair::<F>(unpacked, tile, run.block, i, out) };
     }
 }
 
-/// Adds a block's products, which are in `turn[0]`, to the results of a tile. Meanwhile the tiles multiply what
-/// follows, and that is in `turn[0]` in the end.
+/// Adds the products of parts of a block, which are in `turn[0]`, to the results of a tile. Meanwhile the tiles multiply
+/// what follows, and that is in `turn[0]` in the end.
 ///
 /// # Safety
 /// The tiles must be configured and AVX-512 available; both tiles of activations must have 16 rows and this block.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn add_block<F: Form>(
+unsafe fn add_run<F: Form>(
     unpacked: &Unpacked,
     tile: &Tile<'_>,
-    block: usize,
+    run: &Run,
     square: &mut Square,
     following: (&Unpacked, &Tile<'_>),
     turn: &mut [&mut Integers; 2],
 ) {
-    let parts = parts_of::<F>(tile, block);
-    let (in_group, first) = (GROUP / F::SCALED, block * GROUPS * TILE);
+    let (in_group, first) = (GROUP / F::SCALED, run.block * GROUPS * TILE);
     let scales = &tile.scales[first..];
     let sums = if in_group == 1 { &tile.sums.scaled[first..] } else { &tile.sums.scaled_halves[2 * first..] };
     // SAFETY: by the caller's promise.
@@ -186,13 +217,13 @@ unsafe fn add_block<F: Form>(
         for (y, from) in y.iter_mut().zip(&square.0) {
             *y = _mm512_load_ps(from.as_ptr());
         }
-        for pair in (0..parts).step_by(2) {
-            multiply_pair::<F>(following.0, following.1, block, pair, turn[1]);
+        for pair in run.parts.clone().step_by(2) {
+            multiply_pair::<F>(following.0, following.1, run.block, pair, turn[1]);
             for i in [pair, pair + 1] {
                 let scale = _mm512_load_ps(unpacked.scales.get_unchecked(i).as_ptr());
                 let minimum = _mm512_load_ps(unpacked.minima.get_unchecked(i).as_ptr());
                 let cell = i / in_group * TILE;
-                let integers = turn[0].0.get_unchecked(i);
+                let integers = turn[0].0.get_unchecked(i % PARTS);
                 for (row, (y, integers)) in y.iter_mut().zip(integers).enumerate() {
                     let sum = _mm512_cvtepi32_ps(_mm512_load_si512(integers.as_ptr().cast()));
                     let factor = _mm512_mul_ps(scale, _mm512_set1_ps(*scales.get_unchecked(cell + row)));
