@@ -12,6 +12,7 @@ mod lanes;
 mod product;
 mod tiles;
 
+use std::array::from_fn;
 use std::ops::Range;
 
 use half::bf16;
@@ -19,8 +20,8 @@ use half::bf16;
 pub(crate) use activations::Activations;
 use activations::TILE;
 use form::{BLOCK, ROWS, by_format};
+use product::{PAIR, Square, multiply_tile};
 pub(crate) use product::{PRODUCTS_PER_CALL, multiply_in_registers};
-use product::{Square, multiply_tile};
 
 use crate::matmul::Output;
 use crate::memory::Memory;
@@ -141,14 +142,14 @@ unsafe fn multiply_strips<F: form::Form>(
         unsafe { tiles::multiply_strips::<F>(activations, matrix, strips, first_row, c) };
         return;
     }
-    let mut square = Square::ZERO;
+    let mut squares = [Square::ZERO; PAIR];
     for (t, tile) in activations.tiles().enumerate() {
-        for strip in strips.clone() {
-            multiply_tile::<F>(isa, matrix.strip(strip), &tile, &mut square);
+        for first in strips.clone().step_by(PAIR) {
+            let pair: [&[u8]; PAIR] = from_fn(|i| matrix.strip((first + i).min(strips.end - 1)));
+            let n = PAIR.min(strips.end - first);
+            multiply_tile::<F>(isa, &pair[..n], &tile, &mut squares);
             // SAFETY: by the caller's promise.
-            unsafe {
-                c.write_squares(t, tile.used, first_row, matrix.rows, strip, std::slice::from_ref(&square))
-            };
+            unsafe { c.write_squares(t, tile.used, first_row, matrix.rows, first, &squares[..n]) };
         }
     }
 }

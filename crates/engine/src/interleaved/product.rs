@@ -161,128 +161,165 @@ pub(crate) unsafe fn scales<L: Lanes, F: Form>(
 
 /// Bytes by which a single row of activations, which waits for memory, asks ahead.
 const AHEAD: usize = 2048;
-/// Multiplies a strip with rows `first..first + C` of a tile.
+
+/// Strips that a single row of activations is multiplied with at a time: two streams from memory come faster than one.
+pub(crate) const PAIR: usize = 2;
+
+/// Multiplies `S` strips with rows `first..first + C` of a tile.
 ///
 /// # Safety
-/// The strip must hold the tile's blocks, and the tile those rows.
+/// The strips must hold the tile's blocks, and the tile those rows.
 #[inline(always)]
-unsafe fn columns<L: Lanes, F: Form, const C: usize>(
+unsafe fn columns<L: Lanes, F: Form, const S: usize, const C: usize>(
     l: L,
-    strip: &[u8],
+    strips: [&[u8]; S],
     tile: &Tile<'_>,
     first: usize,
-    out: &mut Square,
+    out: &mut [Square],
 ) {
-    let zero = l.splat(0.0);
-    let mut y = [zero; C];
+    let mut y = [[l.splat(0.0); C]; S];
     let groups = tile.groups();
-    let wide = F::BIAS == 128;
     // SAFETY: by the caller's promise.
     unsafe {
         for b in 0..groups.div_ceil(GROUPS) {
-            let block = strip.as_ptr().add(b * F::BYTES);
-            let of_block = block_scales::<L, F>(l, block);
+            let blocks = strips.map(|strip| strip.as_ptr().add(b * F::BYTES));
+            let of_blocks = blocks.map(|block| block_scales::<L, F>(l, block));
             for g in 0..GROUPS.min(groups - b * GROUPS) {
-                let codes = block.add(F::CODES_AT + g * F::GROUP_BYTES);
-                if C == 1 {
-                    for line in 0..F::BYTES.div_ceil(GROUPS * QUAD) {
-                        l.prefetch(codes.wrapping_add(AHEAD + line * QUAD));
-                    }
-                }
-                let quads = quads::<L, F>(l, codes);
                 let cell = (b * GROUPS + g) * tile.rows + first;
-                if F::SCALED == GROUP {
-                    let (scale, minimum) = scales::<L, F>(l, block, &of_block, g);
-                    for (c, y) in y.iter_mut().enumerate() {
-                        let a = tile.codes.as_ptr().add((cell + c) * GROUP);
-                        let mut sum = l.splat_int(F::BIAS * tile.sums.negated.get_unchecked(cell + c));
-                        for (t, quad) in quads.iter().enumerate() {
-                            let a = a.add(4 * t);
-                            sum = if wide { l.dot_wide(sum, *quad, a) } else { l.dot(sum, *quad, a) };
-                        }
-                        let factor = l.mul(scale, l.splat(*tile.scales.get_unchecked(cell + c)));
-                        *y = l.fma(l.to_floats(sum), factor, *y);
-                        if F::MINIMA {
-                            *y = l.fma(minimum, l.splat(*tile.sums.scaled.get_unchecked(cell + c)), *y);
-                        }
-                    }
-                } else {
-                    for half in 0..2 {
-                        let (scale, minimum) = scales::<L, F>(l, block, &of_block, 2 * g + half);
-                        for (c, y) in y.iter_mut().enumerate() {
-                            let a = tile.codes.as_ptr().add((cell + c) * GROUP + half * GROUP / 2);
-                            let at = 2 * (cell + c) + half;
-                            let mut sum = l.splat_int(F::BIAS * tile.sums.negated_halves.get_unchecked(at));
-                            for t in 0..4 {
-                                sum = l.dot(sum, quads[4 * half + t], a.add(4 * t));
-                            }
-                            let factor = l.mul(scale, l.splat(*tile.scales.get_unchecked(cell + c)));
-                            *y = l.fma(l.to_floats(sum), factor, *y);
-                            if F::MINIMA {
-                                *y = l.fma(minimum, l.splat(*tile.sums.scaled_halves.get_unchecked(at)), *y);
-                            }
-                        }
-                    }
+                for ((block, of_block), y) in blocks.iter().zip(&of_blocks).zip(&mut y) {
+                    add_group::<L, F, C>(l, *block, of_block, g, tile, cell, y);
                 }
             }
         }
-        for (c, y) in y.into_iter().enumerate() {
-            l.store(y, out.0[first + c].as_mut_ptr());
+        for (y, out) in y.into_iter().zip(out) {
+            for (c, y) in y.into_iter().enumerate() {
+                l.store(y, out.0[first + c].as_mut_ptr());
+            }
         }
     }
 }
 
-/// Multiplies a strip with a tile, `WIDE` of its rows at a time.
+/// Adds the products of group `g` of a block with `C` rows of a tile, whose first one is at `cell`.
 ///
 /// # Safety
-/// The strip must hold the tile's blocks.
+/// As [`columns`].
+#[inline(always)]
+unsafe fn add_group<L: Lanes, F: Form, const C: usize>(
+    l: L,
+    block: *const u8,
+    of_block: &Scales<L>,
+    g: usize,
+    tile: &Tile<'_>,
+    cell: usize,
+    y: &mut [L::Floats; C],
+) {
+    let wide = F::BIAS == 128;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let codes = block.add(F::CODES_AT + g * F::GROUP_BYTES);
+        if C == 1 {
+            for line in 0..F::BYTES.div_ceil(GROUPS * QUAD) {
+                l.prefetch(codes.wrapping_add(AHEAD + line * QUAD));
+            }
+        }
+        let quads = quads::<L, F>(l, codes);
+        if F::SCALED == GROUP {
+            let (scale, minimum) = scales::<L, F>(l, block, of_block, g);
+            for (c, y) in y.iter_mut().enumerate() {
+                let a = tile.codes.as_ptr().add((cell + c) * GROUP);
+                let mut sum = l.splat_int(F::BIAS * tile.sums.negated.get_unchecked(cell + c));
+                for (t, quad) in quads.iter().enumerate() {
+                    let a = a.add(4 * t);
+                    sum = if wide { l.dot_wide(sum, *quad, a) } else { l.dot(sum, *quad, a) };
+                }
+                let factor = l.mul(scale, l.splat(*tile.scales.get_unchecked(cell + c)));
+                *y = l.fma(l.to_floats(sum), factor, *y);
+                if F::MINIMA {
+                    *y = l.fma(minimum, l.splat(*tile.sums.scaled.get_unchecked(cell + c)), *y);
+                }
+            }
+            return;
+        }
+        for half in 0..2 {
+            let (scale, minimum) = scales::<L, F>(l, block, of_block, 2 * g + half);
+            for (c, y) in y.iter_mut().enumerate() {
+                let a = tile.codes.as_ptr().add((cell + c) * GROUP + half * GROUP / 2);
+                let at = 2 * (cell + c) + half;
+                let mut sum = l.splat_int(F::BIAS * tile.sums.negated_halves.get_unchecked(at));
+                for t in 0..4 {
+                    sum = l.dot(sum, quads[4 * half + t], a.add(4 * t));
+                }
+                let factor = l.mul(scale, l.splat(*tile.scales.get_unchecked(cell + c)));
+                *y = l.fma(l.to_floats(sum), factor, *y);
+                if F::MINIMA {
+                    *y = l.fma(minimum, l.splat(*tile.sums.scaled_halves.get_unchecked(at)), *y);
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies a strip, or a pair of them, with a tile, `WIDE` of its rows at a time.
+///
+/// # Safety
+/// The strips must hold the tile's blocks.
 #[inline(always)]
 unsafe fn whole_tile<L: Lanes, F: Form, const WIDE: usize>(
     l: L,
-    strip: &[u8],
+    strips: &[&[u8]],
     tile: &Tile<'_>,
-    out: &mut Square,
+    out: &mut [Square],
 ) {
-    let mut first = 0;
-    while first < tile.used {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            if first + WIDE <= tile.rows {
-                columns::<L, F, WIDE>(l, strip, tile, first, out);
-                first += WIDE;
-            } else {
-                columns::<L, F, 1>(l, strip, tile, first, out);
-                first += 1;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if let ([a, b], 1) = (strips, tile.used) {
+            return columns::<L, F, PAIR, 1>(l, [a, b], tile, 0, out);
+        }
+        for (strip, out) in strips.iter().zip(out) {
+            let (mut first, out) = (0, std::slice::from_mut(out));
+            while first < tile.used {
+                if first + WIDE <= tile.rows {
+                    columns::<L, F, 1, WIDE>(l, [strip], tile, first, out);
+                    first += WIDE;
+                } else {
+                    columns::<L, F, 1, 1>(l, [strip], tile, first, out);
+                    first += 1;
+                }
             }
         }
     }
 }
 
-/// `out[activation][row]` for the rows of one strip and those of a tile that are used; the others are left as they are.
-pub(crate) fn multiply_tile<F: Form>(isa: Isa, strip: &[u8], tile: &Tile<'_>, out: &mut Square) {
-    assert!(strip.len() >= tile.groups().div_ceil(BLOCK / GROUP) * F::BYTES, "a strip of all columns");
+/// `out[strip][activation][row]` for the rows of one strip, or of a pair, and those of a tile that are used; the others
+/// are left as they are.
+pub(crate) fn multiply_tile<F: Form>(isa: Isa, strips: &[&[u8]], tile: &Tile<'_>, out: &mut [Square]) {
+    let bytes = tile.groups().div_ceil(BLOCK / GROUP) * F::BYTES;
+    assert!(
+        strips.len() <= out.len() && strips.iter().all(|strip| strip.len() >= bytes),
+        "strips of all columns"
+    );
     assert!(tile.codes.len() == tile.groups() * tile.rows * GROUP && tile.used <= tile.rows, "a whole tile");
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-    unsafe fn avx512<F: Form>(strip: &[u8], tile: &Tile<'_>, out: &mut Square) {
+    unsafe fn avx512<F: Form>(strips: &[&[u8]], tile: &Tile<'_>, out: &mut [Square]) {
         // SAFETY: by the caller's promise.
-        unsafe { whole_tile::<_, F, 8>(super::lanes::Lanes512::new_unchecked(), strip, tile, out) }
+        unsafe { whole_tile::<_, F, 8>(super::lanes::Lanes512::new_unchecked(), strips, tile, out) }
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn avx2<F: Form>(strip: &[u8], tile: &Tile<'_>, out: &mut Square) {
+    unsafe fn avx2<F: Form>(strips: &[&[u8]], tile: &Tile<'_>, out: &mut [Square]) {
         // SAFETY: by the caller's promise.
-        unsafe { whole_tile::<_, F, 2>(super::lanes::Lanes256::new_unchecked(), strip, tile, out) }
+        unsafe { whole_tile::<_, F, 2>(super::lanes::Lanes256::new_unchecked(), strips, tile, out) }
     }
     // SAFETY: the sizes were checked above; an `Isa` is only ever made where the instructions were found.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => avx512::<F>(strip, tile, out),
+            Isa::Avx512 | Isa::Amx => avx512::<F>(strips, tile, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::<F>(strip, tile, out),
-            _ => whole_tile::<_, F, 1>(Plain, strip, tile, out),
+            Isa::Avx2 => avx2::<F>(strips, tile, out),
+            _ => whole_tile::<_, F, 1>(Plain, strips, tile, out),
         }
     }
 }
