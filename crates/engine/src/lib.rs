@@ -63,7 +63,7 @@ pub use cache::LayerCache;
 pub use frozen::{FrozenParameters, RowFormat};
 pub use interleaved::QuantMatrix;
 pub use ops::adamw::AdamW;
-pub use ops::attention::{AttentionCache, SparseBlocks};
+pub use ops::attention::{AttentionCache, CacheFormat, SparseBlocks};
 pub use ops::cross_entropy::{Loss, NO_TARGET};
 pub use ops::muon::Muon;
 pub use ops::qk_norm_rope::{Heads, RopeTable};

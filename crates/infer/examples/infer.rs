@@ -6,11 +6,11 @@
 //! infer load MODEL                       seconds from the start of the program to the first token
 //! infer plain MODEL --tokens N           tokens/s of greedy text after token 1, with its ids
 //! ```
-//! `--threads N`, `--cache f32|bf16`, `--rounds N` and `--profile`, which tells where the time went, may follow.
+//! `--threads N`, `--cache f32|bf16|int8`, `--rounds N` and `--profile`, which tells where the time went, may follow.
 
 use std::time::Instant;
 
-use elmwood_engine::{Cpu, Dtype, int8_peak_gops, read_gbs};
+use elmwood_engine::{CacheFormat, Cpu, Dtype, int8_peak_gops, read_gbs};
 use elmwood_infer::{Generator, Sampler, Sampling, Step};
 use elmwood_model::LocalModel;
 
@@ -23,7 +23,11 @@ fn main() {
     };
     let number = |name, default| option(name).map_or(default, |n| n.parse().expect("a number"));
     let [mode, path, ..] = &arguments[..] else { panic!("usage: infer MODE MODEL [options]") };
-    let cache = if option("--cache").as_deref() == Some("f32") { Dtype::F32 } else { Dtype::Bf16 };
+    let cache = match option("--cache").as_deref() {
+        Some("f32") => CacheFormat::F32,
+        Some("int8") => CacheFormat::Int8,
+        _ => CacheFormat::Bf16,
+    };
     let cpu = Cpu::new(number("--threads", 0)).expect("the instruction set is there");
     let dtype = if mode == "plain" { Dtype::F32 } else { Dtype::Bf16 };
     let model = LocalModel::load(path, &cpu, dtype).unwrap_or_else(|error| panic!("{error}"));
@@ -67,7 +71,7 @@ fn main() {
         "plain" => {
             let mut best = (0.0, Vec::new());
             for _ in 0..rounds {
-                let mut generator = Generator::new(&model, &cpu, tokens + 2, Dtype::F32);
+                let mut generator = Generator::new(&model, &cpu, tokens + 2, CacheFormat::F32);
                 let mut began = Instant::now();
                 let on_step = |step| {
                     if matches!(step, Step::Prompt { .. }) {

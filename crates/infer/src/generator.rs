@@ -1,6 +1,6 @@
 //! One token after the other.
 
-use elmwood_engine::{Cpu, Dtype};
+use elmwood_engine::{CacheFormat, Cpu};
 use elmwood_model::{LocalModel, Sequence};
 
 use crate::Sampler;
@@ -56,9 +56,9 @@ pub struct Generator<'m> {
 }
 
 impl<'m> Generator<'m> {
-    /// Room for `context` tokens, at most the model's, with keys and values held in `cache`.
+    /// Room for `context` tokens, at most the model's, with keys and values held in the form `cache`.
     #[must_use]
-    pub fn new(model: &'m LocalModel, cpu: &'m Cpu, context: usize, cache: Dtype) -> Self {
+    pub fn new(model: &'m LocalModel, cpu: &'m Cpu, context: usize, cache: CacheFormat) -> Self {
         let context = context.min(model.architecture().context_length);
         Self { model, cpu, sequence: model.sequence(cpu, context, cache) }
     }

@@ -1,6 +1,6 @@
 //! Generation over a cache against the whole text computed anew for every token.
 
-use elmwood_engine::{Arena, Batch, Cpu, Dtype, Tape};
+use elmwood_engine::{Arena, Batch, CacheFormat, Cpu, Dtype, Tape};
 use elmwood_infer::{Error, Generator, Sampler, Sampling, Step};
 use elmwood_model::{FloatType, LocalModel, Model, OpenElmConfig, Scaling, Weights};
 
@@ -56,7 +56,7 @@ fn greedy_text_is_that_of_the_plain_computation() {
         text.push(next(&model, &cpu, &text));
     }
     let local = local(&cpu, Dtype::F32);
-    let mut generator = Generator::new(&local, &cpu, 1000, Dtype::F32);
+    let mut generator = Generator::new(&local, &cpu, 1000, CacheFormat::F32);
     for _ in 0..2 {
         let mut told = Vec::new();
         let on_step = |step| {
@@ -76,7 +76,8 @@ fn a_text_that_is_known_in_part_is_continued_as_afresh() {
     let cpu = Cpu::new(2).unwrap();
     for dtype in [Dtype::F32, Dtype::Bf16] {
         let local = local(&cpu, dtype);
-        let new = || Generator::new(&local, &cpu, 1000, dtype);
+        let format = if dtype == Dtype::F32 { CacheFormat::F32 } else { CacheFormat::Int8 };
+        let new = || Generator::new(&local, &cpu, 1000, format);
         let mut kept = new();
         let prompts: [&[u32]; 4] = [&[7; 36], &[7, 7, 7, 8], &[7, 7, 7, 8, 9], &[7, 7, 7, 8]];
         for prompt in prompts {
@@ -91,7 +92,7 @@ fn a_text_that_is_known_in_part_is_continued_as_afresh() {
 fn it_ends_at_the_end_token_the_limit_the_context_or_on_request() {
     let cpu = Cpu::new(1).unwrap();
     let model = local(&cpu, Dtype::F32);
-    let mut generator = Generator::new(&model, &cpu, 1000, Dtype::F32);
+    let mut generator = Generator::new(&model, &cpu, 1000, CacheFormat::F32);
     let mut run = |max, ends: &[u32], stop: bool| {
         let on_step = |step| !(stop && matches!(step, Step::Token(_)));
         generator.generate(&[1, 2], max, ends, &mut greedy(), on_step).unwrap()
@@ -109,7 +110,7 @@ fn it_ends_at_the_end_token_the_limit_the_context_or_on_request() {
 fn prompts_that_cannot_be_continued_are_refused() {
     let cpu = Cpu::new(1).unwrap();
     let model = local(&cpu, Dtype::F32);
-    let mut generator = Generator::new(&model, &cpu, 1000, Dtype::F32);
+    let mut generator = Generator::new(&model, &cpu, 1000, CacheFormat::F32);
     let mut run = |prompt: &[u32]| generator.generate(prompt, 1, &[], &mut greedy(), |_| true).unwrap_err();
     assert_eq!(run(&[]), Error::EmptyPrompt);
     assert_eq!(run(&[1; 40]), Error::PromptTooLong { tokens: 40, context: 40 });

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use elmwood_engine::{
-    Arena, AttentionCache, AttentionPlan, Cpu, Dtype, FrozenParameters, Gate, Heads, Linear, Norm,
-    ParameterId, Pass, RopeTable, SparseBlocks, Tensor,
+    Arena, AttentionCache, AttentionPlan, CacheFormat, Cpu, Dtype, FrozenParameters, Gate, Heads, Linear,
+    Norm, ParameterId, Pass, RopeTable, SparseBlocks, Tensor,
 };
 use names::{Naming, Part};
 use tensors::TensorFiles;
@@ -150,10 +150,12 @@ impl LocalModel {
         &self.architecture
     }
 
-    /// An empty sequence with room for `capacity` tokens, whose keys and values are held in `dtype`.
+    /// An empty sequence with room for `capacity` tokens, whose keys and values are held in `format`.
     #[must_use]
-    pub fn sequence(&self, cpu: &Cpu, capacity: usize, dtype: Dtype) -> Sequence {
-        let cache = |layer: &Layer| AttentionCache::new(cpu, capacity, layer.attention.heads, dtype);
+    pub fn sequence(&self, cpu: &Cpu, capacity: usize, format: CacheFormat) -> Sequence {
+        let cache = |layer: &Layer| {
+            AttentionCache::new(cpu, capacity, layer.attention.window, layer.attention.heads, format)
+        };
         Sequence {
             tokens: Vec::new(),
             caches: self.layers.iter().map(cache).collect(),
@@ -208,7 +210,8 @@ impl LocalModel {
         let mut logits = Vec::new();
         let mut start = held;
         while start < end {
-            let chunk = &all[start..(start + CHUNK).min(end)];
+            let room = sequence.caches.iter().map(AttentionCache::room).min().unwrap_or(CHUNK);
+            let chunk = &all[start..(start + CHUNK.min(room)).min(end)];
             let hidden = self.run(cpu, sequence, &rope, start, chunk);
             let mut pass = Pass::new(cpu, &mut sequence.arena, &self.parameters, start, chunk);
             // A few rows at a time, since a row of logits may be larger than everything else.
@@ -340,9 +343,14 @@ impl Sequence {
     /// Forgets tokens from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
-        // Keys and values are forgotten in larger steps; what is missing is computed again with the next tokens.
-        for cache in &mut self.caches {
-            cache.truncate(len);
+        // Layers may have to forget more, and not the same; what is missing is computed again with the next tokens.
+        let mut kept = len;
+        loop {
+            let least = self.caches.iter_mut().map(|cache| cache.truncate(kept)).min().unwrap_or(kept);
+            if self.caches.iter().all(|cache| cache.len() == least) {
+                break;
+            }
+            kept = least;
         }
     }
 

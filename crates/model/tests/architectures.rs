@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use elmwood_engine::{Cpu, Dtype, Isa};
+use elmwood_engine::{CacheFormat, Cpu, Dtype, Isa};
 use elmwood_model::{FloatType, LocalModel, SafetensorsFile, SafetensorsWriter, Sequence, WEIGHTS_FILE};
 use serde_json::Value;
 
@@ -103,7 +103,7 @@ fn assert_close(what: &str, got: &[f32], expected: &[f32]) {
 
 fn all_logits(model: &LocalModel, cpu: &Cpu, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
-    let mut sequence = model.sequence(cpu, tokens.len(), Dtype::F32);
+    let mut sequence = model.sequence(cpu, tokens.len(), CacheFormat::F32);
     model.advance_with(cpu, &mut sequence, tokens, 0, |_, row| rows.push(row.to_vec()));
     rows
 }
@@ -136,7 +136,7 @@ fn check(case: &str, config: &str) {
         let greedy = golden.ints("greedy");
         let steps = golden.ints("steps");
         let step_logits = golden.floats("step_logits");
-        let mut sequence: Sequence = model.sequence(&cpu, prompt.len() + greedy.len(), Dtype::F32);
+        let mut sequence: Sequence = model.sequence(&cpu, prompt.len() + greedy.len(), CacheFormat::F32);
         let mut logits = model.advance(&cpu, &mut sequence, &prompt).to_vec();
         for (step, expected) in greedy.iter().enumerate() {
             if let Some(at) = steps.iter().position(|s| *s as usize == step) {
@@ -148,7 +148,7 @@ fn check(case: &str, config: &str) {
         }
         // The same bits with the cache as afresh.
         let everything: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
-        let mut fresh = model.sequence(&cpu, everything.len(), Dtype::F32);
+        let mut fresh = model.sequence(&cpu, everything.len(), CacheFormat::F32);
         assert!(model.advance(&cpu, &mut fresh, &everything) == logits, "{case}, {isa}: cached and fresh");
     }
 }

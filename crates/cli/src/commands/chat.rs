@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Instant;
 
-use elmwood_engine::{Cpu, Dtype};
+use elmwood_engine::{CacheFormat, Cpu};
 use elmwood_infer::{Generator, Sampler, Step};
 use elmwood_model::{ChatMessage, ChatTemplate, Special, Tokenizer};
 use rustyline::DefaultEditor;
@@ -46,7 +46,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let (model, tokenizer) = args.model.load(&cpu)?;
     let template = ChatTemplate::of(&tokenizer)?;
     let mut conversation = Conversation {
-        generator: Generator::new(&model, &cpu, args.model.context, Dtype::Bf16),
+        generator: Generator::new(&model, &cpu, args.model.context, CacheFormat::Bf16),
         sampler: args.model.sampler(),
         tokenizer: &tokenizer,
         template,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use elmwood_engine::{Cpu, Dtype};
+use elmwood_engine::{CacheFormat, Cpu, Dtype};
 use elmwood_infer::{Generator, Sampler, Sampling, Step};
 use elmwood_model::{CONFIG_FILE, LocalModel, Special, Tokenizer, is_gguf};
 use serde_json::json;
@@ -117,7 +117,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
         // An empty text begins where all texts begin.
         ids.push(tokenizer.bos());
     }
-    let mut generator = Generator::new(&model, &cpu, args.model.context, Dtype::Bf16);
+    let mut generator = Generator::new(&model, &cpu, args.model.context, CacheFormat::Bf16);
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
     if !session.json {

@@ -92,6 +92,11 @@ impl Simd for Avx2 {
         });
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8]) -> __m256 {
+        let x = &x[..8];
+        avx2!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
     fn store_i8(self, v: __m256, x: &mut [i8]) {
         let x = &mut x[..8];
         avx2!({

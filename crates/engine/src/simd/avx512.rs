@@ -69,6 +69,11 @@ impl Simd for Avx512 {
         });
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8]) -> __m512 {
+        let x = &x[..16];
+        avx512!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))))
+    }
+    #[inline(always)]
     fn store_i8(self, v: __m512, x: &mut [i8]) {
         let x = &mut x[..16];
         avx512!(_mm_storeu_si128(x.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))));

@@ -37,6 +37,7 @@ pub trait Simd: Copy {
     fn load(self, x: &[f32]) -> Self::F;
     fn store(self, v: Self::F, x: &mut [f32]);
     fn load_bf16(self, x: &[bf16]) -> Self::F;
+    fn load_i8(self, x: &[i8]) -> Self::F;
     fn store_bf16(self, v: Self::F, x: &mut [bf16]);
     /// The nearest integers, ties to even; lanes must be at most 127 in size.
     fn store_i8(self, v: Self::F, x: &mut [i8]);

@@ -33,6 +33,10 @@ impl Simd for Scalar {
         x[0] = bf16::from_f32(v);
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8]) -> f32 {
+        f32::from(x[0])
+    }
+    #[inline(always)]
     fn store_i8(self, v: f32, x: &mut [i8]) {
         x[0] = v.round_ties_even() as i8;
     }

@@ -1,6 +1,7 @@
 //! The way forward: blocks of queries against blocks of keys, the softmax corrected as it goes.
 
 use std::cell::RefCell;
+use std::mem::take;
 use std::ops::Range;
 
 use half::bf16;
@@ -8,6 +9,7 @@ use half::bf16;
 use super::{Operands, Queries, block_queries};
 use crate::Cpu;
 use crate::arena::Arena;
+use crate::elementwise::{expand, multiply_by};
 use crate::matmul::{
     Block, Format, Geometry, Layout, Left, Source, Target, left_tiling, multiply_block, pack, right_tiling,
 };
@@ -16,7 +18,7 @@ use crate::tensor::AlignedVec;
 use crate::threads::Parts;
 
 /// Keys of a block: whole panels and whole groups of every instruction set.
-const BLOCK_KEYS: usize = 256;
+pub(crate) const BLOCK_KEYS: usize = 256;
 /// Units from one row of probabilities to the next.
 const PITCH: usize = 256;
 
@@ -28,6 +30,9 @@ struct Scratch {
     probabilities: AlignedVec<u32>,
     /// The same as a left operand, where they cannot be used as they are.
     left: AlignedVec<u32>,
+    /// Keys and values of a block that are held as bytes.
+    keys: AlignedVec<u32>,
+    values: AlignedVec<u32>,
     sums: AlignedVec<f32>,
     /// Per query: the largest score so far (in units of log 2), and the sum of exponentials below it.
     largest: Vec<f32>,
@@ -66,7 +71,8 @@ pub(crate) fn forward<E: Element>(
         let by_token = x.value.by_token(row * mask.keys, head * heads.dim);
         pack(cpu.isa, &by_token, 0..heads.dim, 0..mask.keys, value_tiling, values);
     });
-    let keys = PackedKeys { geometry, units: packed.as_slice(), key_len, value_len, capacity: mask.keys };
+    let elements = Elements::Units(packed.as_slice());
+    let keys = PackedKeys { geometry, elements, key_len, value_len, slots: mask.keys };
     attend(cpu, &x.queries(), keys, out, log_sums);
 }
 
@@ -74,19 +80,112 @@ pub(crate) fn forward<E: Element>(
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedKeys<'a> {
     pub(crate) geometry: Geometry,
-    pub(crate) units: &'a [u32],
+    pub(crate) elements: Elements<'a>,
     pub(crate) key_len: usize,
     pub(crate) value_len: usize,
-    /// Tokens that there is room for, which decides where values lie.
-    pub(crate) capacity: usize,
+    /// Tokens that there is room for: token `t` is at slot `t mod slots`. Blocks must not straddle the end, unless
+    /// there is room for all tokens.
+    pub(crate) slots: usize,
+}
+
+/// What is packed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Elements<'a> {
+    /// Units as products take them.
+    Units(&'a [u32]),
+    /// Whole numbers in the place of elements, and the scales of every row and head: those of keys by slot, then those of
+    /// values.
+    Bytes(&'a [i8], &'a [f32]),
+}
+
+impl<'a> PackedKeys<'a> {
+    /// The part of head number `head` of all rows.
+    fn of_head(&self, head: usize) -> HeadKeys<'a> {
+        let len = self.key_len + self.value_len;
+        let (geometry, slots) = (self.geometry, self.slots);
+        let elements = match self.elements {
+            Elements::Units(units) => Elements::Units(&units[head * len..(head + 1) * len]),
+            Elements::Bytes(bytes, scales) => {
+                let len = len * elements_of_unit(geometry.format);
+                let scales = &scales[2 * head * slots..2 * (head + 1) * slots];
+                Elements::Bytes(&bytes[head * len..(head + 1) * len], scales)
+            }
+        };
+        HeadKeys { geometry, elements, key_len: self.key_len, slots }
+    }
+}
+
+/// Elements of a unit, for formats in one plane.
+pub(crate) fn elements_of_unit(format: Format) -> usize {
+    format.group_elements() / 16
 }
 
 /// A head's part of [`PackedKeys`].
 #[derive(Clone, Copy)]
 struct HeadKeys<'a> {
+    geometry: Geometry,
+    elements: Elements<'a>,
+    key_len: usize,
+    slots: usize,
+}
+
+/// Keys and values of a block.
+#[derive(Clone, Copy)]
+struct KeyBlock<'a> {
     keys: &'a [u32],
     values: &'a [u32],
-    capacity: usize,
+    /// Units from a panel of values to the next.
+    value_stride: usize,
+    /// What keys and values must be multiplied with; nothing, if these are empty.
+    key_scales: &'a [f32],
+    value_scales: &'a [f32],
+}
+
+impl<'a> HeadKeys<'a> {
+    /// Keys `key..key + count`, of a block; `keys` and `values` are memory to unpack them in.
+    fn block(
+        &self,
+        cpu: &Cpu,
+        dim: usize,
+        key: usize,
+        count: usize,
+        keys: &'a mut AlignedVec<u32>,
+        values: &'a mut AlignedVec<u32>,
+    ) -> KeyBlock<'a> {
+        let Self { geometry, slots, .. } = *self;
+        let (format, slot) = (geometry.format, key % slots);
+        let (key_at, value_at) = (slot * format.units(dim), format.units(slot) * geometry.width);
+        let value_stride = format.units(slots) * geometry.width;
+        match self.elements {
+            Elements::Units(units) => KeyBlock {
+                keys: &units[key_at..self.key_len],
+                values: &units[self.key_len + value_at..],
+                value_stride,
+                key_scales: &[],
+                value_scales: &[],
+            },
+            Elements::Bytes(bytes, scales) => {
+                let count = count.next_multiple_of(geometry.width).next_multiple_of(format.group_elements());
+                let each = elements_of_unit(format);
+                let len = count * format.units(dim);
+                keys.grow(len);
+                expand(cpu.isa, format, &bytes[key_at * each..][..len * each], &mut keys[..len]);
+                let (panels, panel) = (dim.div_ceil(geometry.width), format.units(count) * geometry.width);
+                values.grow(panels * panel);
+                for (i, values) in values[..panels * panel].chunks_exact_mut(panel).enumerate() {
+                    let from = &bytes[(self.key_len + value_at + i * value_stride) * each..][..panel * each];
+                    expand(cpu.isa, format, from, values);
+                }
+                KeyBlock {
+                    keys,
+                    values,
+                    value_stride: panel,
+                    key_scales: &scales[slot..],
+                    value_scales: &scales[slots + slot..],
+                }
+            }
+        }
+    }
 }
 
 /// [`forward`] with keys and values that were packed before.
@@ -100,7 +199,7 @@ pub(crate) fn attend<E: Element>(
     let bytes = x.bytes() + size_of_val(out);
     let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
     let (heads, mask) = (x.heads, x.mask);
-    let PackedKeys { geometry, units, key_len, value_len, capacity } = packed;
+    let geometry = packed.geometry;
     let block = block_queries(geometry);
     let blocks = mask.queries.div_ceil(block);
     let (out, log_sums) = (Parts::new(out), Parts::new(log_sums));
@@ -108,13 +207,11 @@ pub(crate) fn attend<E: Element>(
         // The longest blocks, those with the most keys before them, go first.
         let index = blocks - 1 - task / (mask.rows * heads.query);
         let (row, head) = (task / heads.query % mask.rows, task % heads.query);
-        let start = (row * heads.kv + head / x.group()) * (key_len + value_len);
-        let (keys, values) = units[start..start + key_len + value_len].split_at(key_len);
-        let keys = HeadKeys { keys, values, capacity };
+        let keys = packed.of_head(row * heads.kv + head / x.group());
         let first = index * block;
         let rows = block.min(mask.queries - first);
         SCRATCH.with_borrow_mut(|scratch| {
-            query_block(cpu, x, geometry, keys, row, head, first, rows, scratch);
+            query_block(cpu, x, keys, row, head, first, rows, scratch);
             for i in 0..rows {
                 let token = row * mask.queries + first + i;
                 let at = token * heads.query + head;
@@ -134,7 +231,6 @@ pub(crate) fn attend<E: Element>(
 fn query_block(
     cpu: &Cpu,
     x: &Queries<'_>,
-    geometry: Geometry,
     keys: HeadKeys<'_>,
     batch_row: usize,
     head: usize,
@@ -142,6 +238,7 @@ fn query_block(
     rows: usize,
     scratch: &mut Scratch,
 ) {
+    let geometry = keys.geometry;
     let (heads, mask, format) = (x.heads, x.mask, geometry.format);
     let dim_units = format.units(heads.dim);
     let packed_rows = geometry.packed_rows(rows);
@@ -176,15 +273,19 @@ fn query_block(
         {
             continue;
         }
+        let (mut unpacked_keys, mut unpacked_values) = (take(&mut scratch.keys), take(&mut scratch.values));
+        let count = (end - key).min(step);
+        let block = keys.block(cpu, heads.dim, key, count, &mut unpacked_keys, &mut unpacked_values);
         // One tile of queries at a time: its scores stay in the first-level cache until they are used.
         for tile in (0..rows).step_by(geometry.rows) {
             let tile = tile..(tile + geometry.rows).min(rows);
             // Trimmed to whole panels and groups around the last key that the tile sees.
             let cols = (mask.past() + first + tile.end).saturating_sub(key).min(step);
             if cols > 0 {
-                query_tile(cpu, x, geometry, keys, head, key, cols, first, tile, starts, scratch);
+                query_tile(cpu, x, geometry, block, head, key, cols, first, tile, starts, scratch);
             }
         }
+        (scratch.keys, scratch.values) = (unpacked_keys, unpacked_values);
     }
 }
 
@@ -194,7 +295,7 @@ fn query_tile(
     cpu: &Cpu,
     x: &Queries<'_>,
     geometry: Geometry,
-    keys: HeadKeys<'_>,
+    block: KeyBlock<'_>,
     head: usize,
     key: usize,
     cols: usize,
@@ -209,7 +310,7 @@ fn query_tile(
     let product = Block {
         a: Left::Packed(&scratch.queries[tile.start * dim_units..], Layout::Lines),
         rows: tile.len(),
-        b: &keys.keys[key * dim_units..],
+        b: block.keys,
         panel_stride: dim_units * geometry.width,
         cols,
         groups: format.groups(dim),
@@ -224,6 +325,9 @@ fn query_tile(
         let low = (starts[i] as usize).saturating_sub(key).min(cols);
         let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
         let scores = &mut scratch.scores[row * BLOCK_KEYS..][..groups * format.group_elements()];
+        if !block.key_scales.is_empty() {
+            multiply_by(cpu.isa, &block.key_scales[..cols], &mut scores[..cols]);
+        }
         if let Some(sparse) = x.blocks {
             for (j, score) in (low..high).zip(&mut scores[low..high.max(low)]) {
                 if !sparse.sees(head, mask.past() + first + i, key + j) {
@@ -234,6 +338,15 @@ fn query_tile(
         let out = &mut scratch.probabilities[row * PITCH..][..PITCH];
         let state = (scratch.largest[i], scratch.totals[i]);
         let (largest, total, correction) = softmax(cpu.isa, scores, low, high, x.scale_log2(), state, out);
+        if !block.value_scales.is_empty() {
+            let scales = &block.value_scales[..cols];
+            match format {
+                Format::Bf16 => {
+                    multiply_by::<bf16>(cpu.isa, scales, &mut bytemuck::cast_slice_mut(out)[..cols])
+                }
+                _ => multiply_by::<f32>(cpu.isa, scales, &mut bytemuck::cast_slice_mut(out)[..cols]),
+            }
+        }
         (scratch.largest[i], scratch.totals[i]) = (largest, total);
         if correction != 1.0 {
             crate::elementwise::scale(cpu.isa, correction, &mut scratch.sums[i * dim..(i + 1) * dim]);
@@ -259,8 +372,8 @@ fn query_tile(
     let product = Block {
         a: probabilities,
         rows: tile.len(),
-        b: &keys.values[format.units(key) * geometry.width..],
-        panel_stride: format.units(keys.capacity) * geometry.width,
+        b: block.values,
+        panel_stride: block.value_stride,
         cols: dim,
         groups,
         geometry,

@@ -10,7 +10,7 @@ mod cache;
 mod forward;
 
 pub(crate) use backward::{Gradients, backward};
-pub use cache::AttentionCache;
+pub use cache::{AttentionCache, CacheFormat};
 pub(crate) use forward::{attend, forward};
 
 use super::qk_norm_rope::Heads;
