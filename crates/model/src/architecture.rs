@@ -13,6 +13,7 @@
 mod gguf;
 mod hugging_face;
 mod rope;
+mod to_gguf;
 
 pub use rope::{Rope, RopeScaling};
 

@@ -20,6 +20,7 @@ mod pieces;
 mod sentence_piece;
 mod special;
 mod to_gguf;
+pub(crate) mod token_type;
 mod training;
 
 use std::path::Path;

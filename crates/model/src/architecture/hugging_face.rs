@@ -201,7 +201,11 @@ fn rope(fields: &Fields<'_>, dims: usize, context_length: usize) -> Result<Rope,
         if list.len() > super::MAX_HEAD_DIM {
             return Err(wrong(format!("`{key}` has {} factors", list.len())));
         }
-        let number = |value: &Value| value.as_f64().ok_or_else(|| wrong(format!("`{key}` holds no numbers")));
+        // In f32, as the models were trained with them and as other files keep them.
+        let number = |value: &Value| {
+            let number = value.as_f64().ok_or_else(|| wrong(format!("`{key}` holds no numbers")))?;
+            Ok(f64::from(number as f32))
+        };
         list.iter().map(number).collect::<Result<Vec<f64>, _>>()
     };
     let scaling = match kind {

@@ -94,6 +94,13 @@ impl Rope {
         }
     }
 
+    /// What the frequency of every pair of a short sequence is divided by.
+    pub(super) fn factors(&self) -> Vec<f64> {
+        let plain = Self::plain(self.base, self.dims).frequencies(false).0;
+        let scaled = self.frequencies(false).0;
+        plain.iter().zip(scaled).map(|(plain, scaled)| f64::from(*plain) / f64::from(scaled)).collect()
+    }
+
     pub(super) fn check(&self, head_dim: usize) -> Result<(), Error> {
         if !(1.0..=1e12).contains(&self.base) {
             return Err(config_error("rope_theta", format!("`{}` is not between 1 and 10^12", self.base)));

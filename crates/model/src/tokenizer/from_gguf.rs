@@ -9,15 +9,9 @@ use super::byte_pairs::{BytePairs, Merge};
 use super::pieces::PreTokenizer;
 use super::sentence_piece::{Role, SentencePiece};
 use super::special::{NamedToken, SpecialTokens, is_end};
+use super::token_type::{BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED};
 use super::{BEGIN, ByteLevel, END, Encoder, MAX_VOCABULARY, Words};
 use crate::{Error, GgufMetadata};
-
-/// Types of tokens, as `tokenizer.ggml.token_type` numbers them. 1 is an ordinary token.
-pub(super) const UNKNOWN: i32 = 2;
-pub(super) const CONTROL: i32 = 3;
-pub(super) const USER_DEFINED: i32 = 4;
-pub(super) const UNUSED: i32 = 5;
-pub(super) const BYTE: i32 = 6;
 
 /// Why metadata make no tokenizer.
 pub(super) enum Problem {

@@ -5,13 +5,11 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::byte_level::Alphabet;
-use super::from_gguf::{BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, byte_of};
+use super::from_gguf::byte_of;
 use super::pieces::PATTERN;
+use super::token_type::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
 use super::{Encoder, SPECIAL, Tokenizer};
 use crate::{GgufMetadata, GgufValue};
-
-/// Type of an ordinary token.
-const NORMAL: i32 = 1;
 
 /// Published regular expressions, with the names that the format has for them.
 const EXPRESSIONS: [(&str, &str); 5] = [
