@@ -60,8 +60,7 @@ fn every_architecture_computes_the_same_from_its_gguf_file() {
         let file = convert(&cpu, &path, None, &gguf);
         assert_eq!(file.metadata().architecture().unwrap(), architecture);
         assert!(file.tensors().all(|tensor| tensor.ty == GgmlType::F32));
-        let [before, after] =
-            [&path, &gguf].map(|path| LocalModel::load(path, &cpu, Dtype::F32).unwrap());
+        let [before, after] = [&path, &gguf].map(|path| LocalModel::load(path, &cpu, Dtype::F32).unwrap());
         // Long enough for windows and for the second kind of turns, where there are some.
         let n = before.architecture().context_length.min(200) as u32;
         let tokens: Vec<u32> = (0..n).map(|i| (i * 29 + 3) % 100).collect();
@@ -106,14 +105,16 @@ fn weights_keep_their_types_unless_others_are_asked_for() {
     let cpu = Cpu::new(2).unwrap();
     let out = tempfile::tempdir().unwrap();
     let model = folder("llama", "config.json");
-    let [first, second, third] = ["first.gguf", "second.gguf", "third.gguf"].map(|name| out.path().join(name));
+    let [first, second, third] =
+        ["first.gguf", "second.gguf", "third.gguf"].map(|name| out.path().join(name));
     let written = write(&cpu, model.path(), Some(Quantization::Q8_0), &first);
     assert_eq!((written.requantised, written.bytes), (0, fs::metadata(&first).unwrap().len()));
     // A copy of a GGUF file is the same to the byte.
     write(&cpu, &first, None, &second);
     assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap());
     // In f32, it holds what the few bits stand for.
-    let (first, second) = (GgufFile::open(&first).unwrap(), convert(&cpu, &first, Some(Quantization::F32), &second));
+    let (first, second) =
+        (GgufFile::open(&first).unwrap(), convert(&cpu, &first, Some(Quantization::F32), &second));
     assert_eq!(second.metadata().u32("general.file_type").unwrap(), 0);
     for tensor in first.tensors() {
         let read = |format: RowFormat, data: &[u8]| {
@@ -123,9 +124,7 @@ fn weights_keep_their_types_unless_others_are_asked_for() {
         };
         let values = match tensor.ty {
             GgmlType::F32 => read(RowFormat::F32, tensor.data),
-            GgmlType::Q8_0 => {
-                read(RowFormat::Blocks(elmwood_engine::quant::BlockFormat::Q8_0), tensor.data)
-            }
+            GgmlType::Q8_0 => read(RowFormat::Blocks(elmwood_engine::quant::BlockFormat::Q8_0), tensor.data),
             other => panic!("{} is {other}", tensor.name),
         };
         assert!(values == read(RowFormat::F32, second.tensor(tensor.name).unwrap().data), "{}", tensor.name);
@@ -235,7 +234,8 @@ fn small_openelm() -> (elmwood_model::OpenElmConfig, elmwood_model::Weights) {
 /// A model of llama2.c's format, all numbers different.
 fn checkpoint(vocab: i32) -> Vec<u8> {
     let header = [8_i32, 12, 2, 4, 2, vocab, 16];
-    let n: usize = 5 * 8 + 2 * (8 + 64 + 32 + 32 + 64 + 8 + 3 * 96) + 8 + 16 * 2 + if vocab < 0 { 40 } else { 0 };
+    let n: usize =
+        5 * 8 + 2 * (8 + 64 + 32 + 32 + 64 + 8 + 3 * 96) + 8 + 16 * 2 + if vocab < 0 { 40 } else { 0 };
     let numbers = (0..n).flat_map(|i| (i as f32).to_le_bytes());
     header.into_iter().flat_map(i32::to_le_bytes).chain(numbers).collect()
 }
@@ -257,14 +257,22 @@ fn models_of_llama2_c_are_read_in_the_order_of_their_file() {
     let (model, out) = (place.path().join("m.bin"), place.path().join("m.gguf"));
     for vocab in [5, -5] {
         fs::write(&model, checkpoint(vocab)).unwrap();
-        fs::write(place.path().join("tok5.bin"), tokens(&["<unk>", "\n<s>\n", "", "<0x00>", "<0x01>"])).unwrap();
+        fs::write(place.path().join("tok5.bin"), tokens(&["<unk>", "\n<s>\n", "", "<0x00>", "<0x01>"]))
+            .unwrap();
         let file = convert(&cpu, &model, None, &out);
         let first = |name: &str| {
             let data = file.tensor(name).unwrap().data;
             f32::from_le_bytes(*data.first_chunk().unwrap())
         };
         // Queries of both layers, keys of both, and so on; the output matrix lies behind the tables.
-        let names = ["token_embd", "blk.0.attn_norm", "blk.1.attn_norm", "blk.0.attn_q", "blk.1.attn_q", "blk.0.attn_k"];
+        let names = [
+            "token_embd",
+            "blk.0.attn_norm",
+            "blk.1.attn_norm",
+            "blk.0.attn_q",
+            "blk.1.attn_q",
+            "blk.0.attn_k",
+        ];
         assert_eq!(names.map(|name| first(&format!("{name}.weight"))), [0.0, 40.0, 48.0, 56.0, 120.0, 184.0]);
         let ffn = ["blk.0.ffn_gate", "blk.0.ffn_down", "blk.1.ffn_up", "output_norm"];
         assert_eq!(ffn.map(|name| first(&format!("{name}.weight"))), [456.0, 648.0, 936.0, 1032.0]);

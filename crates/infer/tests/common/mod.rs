@@ -6,10 +6,10 @@ use elmwood_engine::{Cpu, Dtype};
 use elmwood_model::{FloatType, LocalModel, OpenElmConfig, Scaling, Weights};
 
 /// Tokens that it knows.
-pub const VOCABULARY: u32 = 100;
+pub(crate) const VOCABULARY: u32 = 100;
 
 /// Its shape, and fresh weights.
-pub fn weights() -> (OpenElmConfig, Weights) {
+pub(crate) fn weights() -> (OpenElmConfig, Weights) {
     let config = OpenElmConfig::new(&Scaling {
         model_dim: 32,
         num_transformer_layers: 3,
@@ -27,7 +27,7 @@ pub fn weights() -> (OpenElmConfig, Weights) {
 }
 
 /// The same model as its folder makes it.
-pub fn local(cpu: &Cpu, dtype: Dtype) -> LocalModel {
+pub(crate) fn local(cpu: &Cpu, dtype: Dtype) -> LocalModel {
     let folder = tempfile::tempdir().unwrap();
     let (config, weights) = weights();
     weights.save(folder.path(), &config, FloatType::F32).unwrap();
@@ -35,6 +35,6 @@ pub fn local(cpu: &Cpu, dtype: Dtype) -> LocalModel {
 }
 
 /// Some tokens.
-pub fn tokens(n: u32) -> Vec<u32> {
+pub(crate) fn tokens(n: u32) -> Vec<u32> {
     (0..n).map(|i| (i * 37 + i * i % 11) % VOCABULARY).collect()
 }

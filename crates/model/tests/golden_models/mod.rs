@@ -7,7 +7,7 @@ use elmwood_model::{FloatType, LocalModel, SafetensorsWriter, WEIGHTS_FILE};
 use serde_json::Value;
 
 /// Where the files of a case are.
-pub fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/architectures").join(name)
 }
 
@@ -37,7 +37,7 @@ fn fnv1a(text: &str) -> u64 {
 }
 
 /// A Hugging Face folder of the case, its configuration from `config`.
-pub fn folder(case: &str, config: &str) -> tempfile::TempDir {
+pub(crate) fn folder(case: &str, config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(golden(case).join(config), folder.path().join("config.json")).unwrap();
     let json: Value =
@@ -69,7 +69,7 @@ pub fn folder(case: &str, config: &str) -> tempfile::TempDir {
 }
 
 /// Logits after every token.
-pub fn all_logits(model: &LocalModel, cpu: &Cpu, tokens: &[u32]) -> Vec<Vec<f32>> {
+pub(crate) fn all_logits(model: &LocalModel, cpu: &Cpu, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
     let mut sequence = model.sequence(cpu, tokens.len(), Dtype::F32);
     model.advance_with(cpu, &mut sequence, tokens, 0, |_, row| rows.push(row.to_vec()));
