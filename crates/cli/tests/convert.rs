@@ -62,6 +62,13 @@ fn nothing_is_overwritten_by_mistake() {
     let said = place.elmwood(&["convert", "a.gguf", "b.gguf", "--quant", "q5_0"]);
     assert!(said.succeeds().err.contains("few bits already"), "{said:#?}");
 
+    // A folder holds plain numbers, and an OpenELM has no such folder yet.
+    place.elmwood(&["convert", "a.gguf", "d", "--quant", "q4_0"]).fails(2, &["plain numbers", ".gguf"]);
+    place.elmwood(&["convert", "a.gguf", "d"]).fails(3, &["GGUF only"]);
+    place.elmwood(&["convert", model, "d"]).fails(2, &["a folder already"]);
+    place.elmwood(&["convert", "b.gguf", "runs"]).fails(2, &["is there already"]);
+    assert!(!place.path("d").exists());
+
     // What is no model is refused, and nothing is left behind.
     place.write("c.bin", "not a model at all, whatever it says");
     place.elmwood(&["convert", "c.bin", "c.gguf"]).fails(3, &["no model of llama2.c"]);

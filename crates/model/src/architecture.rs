@@ -14,6 +14,7 @@ mod gguf;
 mod hugging_face;
 mod rope;
 mod to_gguf;
+mod to_hugging_face;
 
 pub use rope::{Rope, RopeScaling};
 

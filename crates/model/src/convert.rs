@@ -1,11 +1,12 @@
 //! Models from one form into another: Hugging Face folders, GGUF files and models of llama2.c become GGUF files,
-//! quantised or not.
+//! quantised or not, and the latter two become folders.
 //!
 //! What goes where is planned before anything is written (`plan`): each tensor of the new file is a list of rows of
 //! tensors of the old ones, since formats cut matrices differently and order their rows differently. Then tensors are
 //! written one after the other, a few rows at a time (`rows`), so that a model may be larger than memory. Rows that are
 //! already in the form that is wanted are copied as they are.
 
+mod folder;
 mod plan;
 mod quantization;
 mod rows;

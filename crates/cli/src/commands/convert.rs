@@ -17,12 +17,13 @@ use crate::session::Session;
 #[command(after_help = "Examples:
   elmwood convert runs/quickstart/model quickstart.gguf --quant q8_0
   elmwood convert Phi-3.5-mini-instruct phi.gguf --quant q4_k_m
-  elmwood convert stories15M.bin stories.gguf --tokenizer tokenizer.bin")]
+  elmwood convert stories15M.bin stories.gguf --tokenizer tokenizer.bin
+  elmwood convert phi-q4_k_m.gguf phi-folder --quant bf16")]
 pub struct Args {
     /// A folder in Hugging Face's layout, a GGUF file, or a model of llama2.c
     #[arg(value_name = "IN")]
     pub input: PathBuf,
-    /// The GGUF file to write
+    /// The GGUF file to write, if it ends in .gguf; else the folder, in Hugging Face's layout
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
     /// What weights become: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m .. (`--quant help` lists all); as they are if left out
@@ -61,7 +62,13 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
         task.set(done);
         !interrupt::requested()
     };
-    let Some(converted) = source.write_gguf(&cpu, args.quant, &args.output, &mut on_progress)? else {
+    let (to, out) = (args.quant, &args.output);
+    let converted = if is_folder(out) {
+        source.write_folder(&cpu, to, out, &mut on_progress)?
+    } else {
+        source.write_gguf(&cpu, to, out, &mut on_progress)?
+    };
+    let Some(converted) = converted else {
         return Ok(interrupt::check()?);
     };
     task.finish();
@@ -106,23 +113,33 @@ fn check_paths(args: &Args) -> Result<(), Fault> {
         let what = format!("there is no model in `{}`: {why}", input.display());
         return fault(Exit::Io, what, "name a folder with config.json, a GGUF file or a model of llama2.c");
     }
-    if output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
-        let what = format!("`{}` does not end in .gguf, the one form that is written", output.display());
-        return fault(Exit::Usage, what, &format!("name it `{}.gguf`", output.display()));
+    if let Some(to) = args.quant.filter(|to| is_folder(output) && !to.is_plain()) {
+        let what = format!("a folder holds plain numbers, not {to}");
+        return fault(Exit::Usage, what, "take f32, f16 or bf16, or let OUT end in .gguf");
+    }
+    if is_folder(output) && input.is_dir() {
+        let what = format!("`{}` is a folder already", input.display());
+        return fault(Exit::Usage, what, "let OUT end in .gguf");
     }
     if same_file(input, output) {
         let what = format!("`{}` is both read and written", output.display());
         return fault(Exit::Usage, what, "choose another name for the new file");
     }
-    if output.is_dir() {
-        let what = format!("`{}` is a folder", output.display());
-        return fault(Exit::Usage, what, "name a file");
+    if output.exists() && output.is_dir() != is_folder(output) {
+        let is = if output.is_dir() { "a folder" } else { "a file" };
+        let what = format!("`{}` is {is}", output.display());
+        return fault(Exit::Usage, what, "a GGUF file ends in .gguf, a folder does not");
     }
     if output.exists() && !args.force {
         let what = format!("`{}` is there already", output.display());
         return fault(Exit::Usage, what, "choose another name, or replace it with --force");
     }
     Ok(())
+}
+
+/// Whether a folder is to be written, by its name.
+fn is_folder(output: &Path) -> bool {
+    output.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf"))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

@@ -222,9 +222,7 @@ fn rope(fields: &Fields<'_>, dims: usize, context_length: usize) -> Result<Rope,
             let stated = fields.count("original_max_position_embeddings")?;
             let inside = number_of("original_max_position_embeddings").map(|tokens| tokens as usize);
             let original = stated.or(inside).unwrap_or(4096);
-            let scale = context_length as f64 / original.max(1) as f64;
-            let by_length =
-                if scale <= 1.0 { 1.0 } else { (1.0 + scale.ln() / (original as f64).ln()).sqrt() };
+            let by_length = RopeScaling::usual_magnitude(context_length, original);
             let magnitude = number_of("attention_factor").unwrap_or(by_length);
             let magnitudes = ["short_mscale", "long_mscale"].map(|key| number_of(key).unwrap_or(magnitude));
             RopeScaling::Long {

@@ -51,6 +51,14 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// What cosines and sines of LongRoPE are multiplied with unless a model says otherwise.
+    pub(super) fn usual_magnitude(context_length: usize, original: usize) -> f64 {
+        let scale = context_length as f64 / original.max(1) as f64;
+        if scale <= 1.0 { 1.0 } else { (1.0 + scale.ln() / (original as f64).ln()).sqrt() }
+    }
+}
+
 impl Rope {
     /// Unscaled turns of all `dims` coordinates.
     #[must_use]

@@ -93,6 +93,14 @@ impl<'a> Encoder<'a> {
         Ok(true)
     }
 
+    /// All numbers of a tensor.
+    pub(super) fn values_of(&mut self, tensor: &Outgoing) -> Result<&[f32], Error> {
+        let (rows, cols) = tensor.rows_and_cols();
+        let source = self.source(tensor, cols)?;
+        self.read(&source, 0..rows, cols);
+        Ok(&self.values)
+    }
+
     fn source<'t>(&self, tensor: &'t Outgoing, cols: usize) -> Result<Source<'t>, Error>
     where
         'a: 't,

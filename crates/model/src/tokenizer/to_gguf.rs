@@ -12,7 +12,7 @@ use super::{Encoder, SPECIAL, Tokenizer};
 use crate::{GgufMetadata, GgufValue};
 
 /// Published regular expressions, with the names that the format has for them.
-const EXPRESSIONS: [(&str, &str); 5] = [
+pub(super) const EXPRESSIONS: [(&str, &str); 5] = [
     (PATTERN, "dbrx"),
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
