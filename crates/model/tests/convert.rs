@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use elmwood_engine::{Cpu, Dtype, RowFormat};
 use elmwood_model::{
-    Converted, Error, GgmlType, GgufFile, LocalModel, Quantization, SafetensorsFile, SourceModel, Tokenizer,
+    Converted, Error, GgmlType, GgufFile, GgufMetadata, GgufTensorSpec, GgufWriter, LocalModel, Quantization,
+    SafetensorsFile, SourceModel, Tokenizer,
 };
 use golden_models::{all_logits, folder, golden};
 
@@ -133,6 +134,44 @@ fn weights_keep_their_types_unless_others_are_asked_for() {
     let requantised = write(&cpu, first.path(), Some(Quantization::Q4_0), &third);
     assert!(requantised.requantised > 10, "{requantised:?}");
     assert!(requantised.tensors["Q4_0"] > 10 && requantised.tensors["F32"] > 3, "{requantised:?}");
+}
+
+#[test]
+fn gguf_files_of_any_kind_are_requantised_as_far_as_they_can_be() {
+    let cpu = Cpu::new(1).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let [from, to] = ["from.gguf", "to.gguf"].map(|name| out.path().join(name));
+    let spec =
+        |name: &str, shape: &[usize], ty| GgufTensorSpec { name: name.into(), shape: shape.into(), ty };
+    let mut metadata = GgufMetadata::default();
+    metadata.set("general.architecture", "unheard-of");
+    let tensors = [
+        spec("blk.18446744073709551615.ffn_down.weight", &[2, 256], GgmlType::F32),
+        spec("a.weight", &[3, 0], GgmlType::F32),
+        spec("b.weight", &[2, 2, 64], GgmlType::F16),
+        spec("c.weight", &[2, 33], GgmlType::F32),
+        spec("d", &[2, 256], GgmlType::IQ2_S),
+        spec("e", &[5], GgmlType::I32),
+    ];
+    let mut writer = GgufWriter::create(&from, &metadata, &tensors).unwrap();
+    for tensor in &tensors {
+        writer.write(&vec![1; tensor.n_bytes().unwrap()]).unwrap();
+    }
+    writer.finish().unwrap();
+    let file = convert(&cpu, &from, Some(Quantization::Q4_K_M), &to);
+    let types: Vec<GgmlType> = file.tensors().map(|tensor| tensor.ty).collect();
+    use GgmlType::{F16, I32, IQ2_S, Q4_K, Q5_0, Q6_K};
+    assert!(matches!(types[..], [Q4_K | Q6_K, Q4_K, Q5_0, F16, IQ2_S, I32]), "{types:?}");
+    // Weights of a type that is only known by name cannot become others.
+    let weights = [spec("d.weight", &[2, 256], GgmlType::IQ2_S)];
+    let mut writer = GgufWriter::create(&from, &metadata, &weights).unwrap();
+    writer.write(&vec![1; weights[0].n_bytes().unwrap()]).unwrap();
+    writer.finish().unwrap();
+    write(&cpu, &from, None, &to);
+    assert!(fs::read(&from).unwrap() == fs::read(&to).unwrap());
+    let source = SourceModel::open(&from, None).unwrap();
+    let error = source.write_gguf(&cpu, Some(Quantization::Q8_0), &to, &mut |_, _| true).unwrap_err();
+    assert!(error.to_string().contains("`d.weight` is of type IQ2_S"), "{error}");
 }
 
 #[test]

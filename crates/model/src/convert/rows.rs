@@ -69,13 +69,16 @@ impl<'a> Encoder<'a> {
             }
         }
         let (rows, cols) = tensor.rows_and_cols();
+        if rows == 0 || cols == 0 {
+            return Ok(true);
+        }
         let to = ty.row_format().ok_or_else(|| self.error(tensor, format!("type {ty} cannot be written")))?;
         let source = self.source(tensor, cols)?;
         let is_quantised = |format| matches!(format, RowFormat::Blocks(_));
         if source.format != to && is_quantised(source.format) && is_quantised(to) {
             self.requantised += 1;
         }
-        let step = (CHUNK / cols.max(1)).max(1);
+        let step = (CHUNK / cols).max(1);
         for start in (0..rows).step_by(step) {
             let range = start..(start + step).min(rows);
             if source.format == to {
