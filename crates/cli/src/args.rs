@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{chat, completions, data, doctor, generate, grow, tokenizer, train};
+use crate::commands::{
+    chat, completions, convert, data, doctor, generate, grow, perplexity, tokenizer, train,
+};
 
 /// From web pages to a small language model of your own, in one command.
 #[derive(Debug, Parser)]
@@ -60,6 +62,10 @@ pub enum Command {
     Chat(chat::Args),
     /// Let a model write
     Generate(generate::Args),
+    /// Bring a model into another form: GGUF, quantised or not
+    Convert(convert::Args),
+    /// Measure how well a model predicts a text
+    Perplexity(perplexity::Args),
     /// Turn pages into a corpus, step by step
     #[command(subcommand)]
     Data(data::Verb),

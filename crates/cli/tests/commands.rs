@@ -8,10 +8,12 @@ use common::{Place, TINY, article, end_of, gzip, page, signal, wait_until, warc_
 use serde_json::{Value, json};
 
 /// Every verb, and its words.
-const VERBS: [&[&str]; 10] = [
+const VERBS: [&[&str]; 12] = [
     &["grow"],
     &["train"],
     &["generate"],
+    &["convert"],
+    &["perplexity"],
     &["data", "extract"],
     &["data", "pack"],
     &["data", "stats"],

@@ -5,6 +5,7 @@
 //! infer generate MODEL --depth D --tokens N   tokens/s of generating after D tokens
 //! infer load MODEL                       seconds from the start of the program to the first token
 //! infer plain MODEL --tokens N           tokens/s of greedy text after token 1, with its ids
+//! infer logits MODEL --ids FILE --out FILE    logits after every one of the ids, in f32
 //! ```
 //! `--threads N`, `--cache f32|bf16|int8`, `--rounds N` and `--profile`, which tells where the time went, may follow.
 
@@ -29,7 +30,7 @@ fn main() {
         _ => CacheFormat::Bf16,
     };
     let cpu = Cpu::new(number("--threads", 0)).expect("the instruction set is there");
-    let dtype = if mode == "plain" { Dtype::F32 } else { Dtype::Bf16 };
+    let dtype = if matches!(mode.as_str(), "plain" | "logits") { Dtype::F32 } else { Dtype::Bf16 };
     let model = LocalModel::load(path, &cpu, dtype).unwrap_or_else(|error| panic!("{error}"));
     let (tokens, depth, rounds) = (number("--tokens", 512), number("--depth", 0), number("--rounds", 3));
     let vocab = model.architecture().vocab_size as u32;
@@ -88,7 +89,19 @@ fn main() {
             let (rate, ids) = best;
             println!(r#"{{"tokens_per_sec": {rate:.1}, "ids": {ids:?}, "peak_mib": {}}}"#, peak_mib());
         }
-        other => panic!("the mode is prompt, generate, load or plain, not `{other}`"),
+        "logits" => {
+            let text =
+                std::fs::read_to_string(option("--ids").expect("--ids names a file")).expect("it is there");
+            let ids: Vec<u32> = text.split_whitespace().map(|id| id.parse().expect("a number")).collect();
+            let mut sequence = model.sequence(&cpu, ids.len(), CacheFormat::F32);
+            let mut out = Vec::new();
+            model.advance_with(&cpu, &mut sequence, &ids, 0, |_, row| {
+                out.extend(row.iter().flat_map(|logit| logit.to_le_bytes()));
+            });
+            std::fs::write(option("--out").expect("--out names a file"), out).expect("it can be written");
+            println!(r#"{{"rows": {}, "vocab": {vocab}}}"#, ids.len());
+        }
+        other => panic!("the mode is prompt, generate, load, plain or logits, not `{other}`"),
     }
     for (name, entry) in cpu.profile().entries() {
         let (calls, seconds) = (entry.calls, entry.seconds);

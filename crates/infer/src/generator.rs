@@ -8,7 +8,7 @@ use crate::Sampler;
 /// Tokens of a prompt that are computed before the caller is asked again.
 const PREFILL: usize = 512;
 
-/// Why no text can be generated.
+/// Why no text can be generated, or none scored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,6 +19,26 @@ pub enum Error {
     #[error("the prompt has {tokens} tokens, but the model's context is {context}; shorten the prompt")]
     PromptTooLong {
         /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the model can look at.
+        context: usize,
+    },
+    /// A text of less than one window.
+    #[error(
+        "the text has {tokens} tokens, which do not fill one window of {window}; take a longer text or a shorter window"
+    )]
+    TextTooShort {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a window.
+        window: usize,
+    },
+    /// A window that the model cannot look at.
+    #[error(
+        "a window of {tokens} tokens is longer than the model's context of {context}; take a shorter one"
+    )]
+    WindowTooLong {
+        /// Tokens of a window.
         tokens: usize,
         /// Tokens that the model can look at.
         context: usize,

@@ -1,33 +1,11 @@
 //! Generation over a cache against the whole text computed anew for every token.
 
+mod common;
+
+use common::{local, weights};
 use elmwood_engine::{Arena, Batch, CacheFormat, Cpu, Dtype, Tape};
 use elmwood_infer::{Error, Generator, Sampler, Sampling, Step};
-use elmwood_model::{FloatType, LocalModel, Model, OpenElmConfig, Scaling, Weights};
-
-fn weights() -> (OpenElmConfig, Weights) {
-    let config = OpenElmConfig::new(&Scaling {
-        model_dim: 32,
-        num_transformer_layers: 3,
-        head_dim: 8,
-        num_gqa_groups: 2,
-        qkv_multipliers: [0.5, 1.0],
-        ffn_multipliers: [0.5, 2.0],
-        ffn_dim_divisor: 16,
-        vocab_size: 100,
-        max_context_length: 40,
-    })
-    .unwrap();
-    let weights = Weights::init(&config, 3);
-    (config, weights)
-}
-
-/// The same model as its folder makes it.
-fn local(cpu: &Cpu, dtype: Dtype) -> LocalModel {
-    let folder = tempfile::tempdir().unwrap();
-    let (config, weights) = weights();
-    weights.save(folder.path(), &config, FloatType::F32).unwrap();
-    LocalModel::load(folder.path(), cpu, dtype).unwrap()
-}
+use elmwood_model::Model;
 
 fn greedy() -> Sampler {
     Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() })

@@ -13,6 +13,8 @@
 mod gguf;
 mod hugging_face;
 mod rope;
+mod to_gguf;
+mod to_hugging_face;
 
 pub use rope::{Rope, RopeScaling};
 

@@ -110,6 +110,22 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A file is no model of llama2.c.
+    #[error("`{}` is no model of llama2.c: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A model cannot be brought into another form.
+    #[error("`{}` cannot be converted: {reason}", path.display())]
+    Conversion {
+        /// The model.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A chat template cannot be used, or not with these messages.
     #[error("the chat template cannot be used: {fault}")]
     ChatTemplate {

@@ -8,6 +8,7 @@
 //! - [`layout`]: the name and shape of each tensor in Apple's files;
 //! - [`SafetensorsFile`] and [`SafetensorsWriter`]: the file format of weights, read without trust;
 //! - [`GgufFile`] and [`GgufWriter`]: the same for GGUF files, with metadata and quantised weights;
+//! - [`SourceModel`]: a model of any of these forms, to be written as GGUF, quantised or not;
 //! - [`Weights`]: all tensors in f32, fresh, loaded or to be saved;
 //! - [`Tokenizer`]: text to token ids and back, trained on any text or taken from a model;
 //! - [`ChatTemplate`]: a chat as the text that a model expects.
@@ -17,6 +18,7 @@
 mod architecture;
 mod chat_template;
 mod config;
+mod convert;
 pub mod counts;
 mod error;
 mod fields;
@@ -25,6 +27,7 @@ mod gguf;
 mod json_object;
 pub mod layer_scaling;
 mod layout;
+mod llama2_c;
 mod local;
 mod mapped_file;
 mod model;
@@ -40,6 +43,7 @@ pub use chat_template::{
     ChatMessage, ChatTemplate, ChatTemplateFault, FUEL, MAX_OUTPUT_BYTES, MAX_TEMPLATE_BYTES, PLAIN_TEMPLATE,
 };
 pub use config::{CONFIG_FILE, LayerShape, OpenElmConfig, RMS_NORM_EPS, Scaling};
+pub use convert::{Converted, Quantization, SourceModel};
 pub use error::{Error, TensorProblem};
 pub use gguf::{
     ALIGNMENT_KEY, FromGguf, GgmlType, GgufArray, GgufFault, GgufFile, GgufMetadata, GgufTensor,

@@ -1,7 +1,7 @@
 //! A model that only computes: any [`Architecture`], with weights as they lie in their file.
 
-mod names;
-mod tensors;
+pub(crate) mod names;
+pub(crate) mod tensors;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use tensors::TensorFiles;
 
 use crate::error::read_text;
 use crate::{
-    Activation, Architecture, CONFIG_FILE, Error, Family, GgufFile, LayerPlan, NormKind, SafetensorsFolder,
+    Activation, Architecture, CONFIG_FILE, Error, GgufFile, LayerPlan, NormKind, SafetensorsFolder,
     Visibility, is_gguf,
 };
 
 /// Longest `config.json` that is read; a real one has a few kB.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Tokens that go through the model at once.
 const CHUNK: usize = 512;
@@ -60,23 +60,14 @@ impl LocalModel {
             let file = GgufFile::open(path)?;
             file.read_ahead();
             let architecture = Architecture::from_gguf(&file).map_err(|error| error.in_file(path))?;
-            let naming = match file.metadata().architecture()? {
-                "qwen2" => Naming::GgufQwen,
-                "phi3" => Naming::GgufPhi3,
-                _ => Naming::GgufLlama,
-            };
+            let naming = Naming::of_gguf(file.metadata().architecture()?);
             return Self::build(architecture, naming, &TensorFiles::Gguf(&file), cpu, dtype);
         }
         let config = path.join(CONFIG_FILE);
         let text = read_text(&config, MAX_CONFIG_BYTES)?;
         let architecture = Architecture::from_config_json(&text).map_err(|error| error.in_file(&config))?;
         let folder = SafetensorsFolder::open(path)?;
-        let naming = match architecture.family {
-            Family::OpenElm => Naming::OpenElm,
-            Family::Llama => Naming::HuggingFace,
-            Family::Phi3 => Naming::HuggingFacePhi3,
-            Family::Phi3Small => Naming::HuggingFacePhi3Small,
-        };
+        let naming = Naming::of_folder(architecture.family);
         Self::build(architecture, naming, &TensorFiles::Folder(path, &folder), cpu, dtype)
     }
 

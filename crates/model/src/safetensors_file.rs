@@ -110,6 +110,8 @@ impl Dtype {
 pub enum FloatType {
     /// 32-bit floating point: nothing is lost.
     F32,
+    /// Half precision: half the size, three to four significant digits up to 65504; rounded to nearest, ties to even.
+    F16,
     /// bfloat16: half the size, three significant digits; rounded to nearest, ties to even.
     Bf16,
 }
@@ -120,6 +122,7 @@ impl FloatType {
     pub fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
             Self::Bf16 => Dtype::Bf16,
         }
     }
@@ -129,6 +132,7 @@ impl FloatType {
     pub fn torch_name(self) -> &'static str {
         match self {
             Self::F32 => "float32",
+            Self::F16 => "float16",
             Self::Bf16 => "bfloat16",
         }
     }
@@ -412,6 +416,9 @@ impl SafetensorsWriter {
             buffer.clear();
             match self.dtype {
                 FloatType::F32 => buffer.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+                FloatType::F16 => {
+                    buffer.extend(values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()));
+                }
                 FloatType::Bf16 => {
                     buffer.extend(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()));
                 }

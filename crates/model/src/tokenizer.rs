@@ -14,21 +14,25 @@ mod decode_stream;
 mod folder;
 mod foreign;
 mod from_gguf;
+mod gguf_to_json;
 mod json;
 mod merges;
 mod pieces;
 mod sentence_piece;
 mod special;
 mod to_gguf;
+pub(crate) mod token_type;
 mod training;
 
 use std::path::Path;
 
 use byte_pairs::BytePairs;
 pub use decode_stream::DecodeStream;
+pub(crate) use folder::CONFIG_FILE as TOKENIZER_CONFIG_FILE;
 use folder::Settings;
 use foreign::Foreign;
 use from_gguf::Problem;
+pub(crate) use gguf_to_json::tokenizer_files;
 use pieces::PreTokenizer;
 use sentence_piece::SentencePiece;
 pub use special::Special;

@@ -69,7 +69,11 @@ impl ModelArgs {
     }
 }
 
-fn must_be_model(path: &Path) -> anyhow::Result<()> {
+/// Refuses a path that holds no model, and says why.
+///
+/// # Errors
+/// [`Fault`].
+pub fn must_be_model(path: &Path) -> anyhow::Result<()> {
     if path.join(CONFIG_FILE).is_file() || path.is_file() && is_gguf(path) {
         return Ok(());
     }

@@ -2,10 +2,12 @@
 
 pub mod chat;
 pub mod completions;
+pub mod convert;
 pub mod data;
 pub mod doctor;
 pub mod generate;
 pub mod grow;
+pub mod perplexity;
 pub mod tokenizer;
 pub mod train;
 
@@ -22,6 +24,8 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, session),
         Command::Chat(args) => chat::run(args, session),
         Command::Generate(args) => generate::run(args, session),
+        Command::Convert(args) => convert::run(args, session),
+        Command::Perplexity(args) => perplexity::run(args, session),
         Command::Data(verb) => data::run(verb, session),
         Command::Tokenizer(verb) => tokenizer::run(verb, session),
         Command::Doctor(args) => doctor::run(args, session),

@@ -134,7 +134,7 @@ impl Pipeline<'_> {
         let judge = &self.recipe.judge;
         let wanted = (prompts.len() * judge.temperatures.len() * judge.sample_tokens) as u64;
         let task = progress.task("sample", Some(wanted), Unit::Count("tokens"));
-        let mut generator = Generator::new(model, cpu, usize::MAX, dtype);
+        let mut generator = Generator::new(model, cpu, usize::MAX, dtype.into());
         let began = std::time::Instant::now();
         let (mut samples, mut written) = (Vec::new(), 0);
         for &temperature in &judge.temperatures {

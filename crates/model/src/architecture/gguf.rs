@@ -4,7 +4,7 @@ use super::{
     Activation, Architecture, Biases, Family, LayerPlan, MAX_LAYERS, NormKind, Rope, RopeScaling, Visibility,
 };
 use crate::error::config_error;
-use crate::{Error, GgmlType, GgufFile, GgufMetadata};
+use crate::{Error, GgmlType, GgufFile, GgufMetadata, GgufValue};
 
 /// Keys of an architecture, which begin with its name.
 struct Keys<'a> {
@@ -25,13 +25,27 @@ impl Keys<'_> {
         Ok(usize::try_from(self.metadata.u64(&self.key(key))?).unwrap_or(usize::MAX))
     }
 
+    /// One number for each layer, or the same for all.
+    fn by_layer(&self, key: &str, n_layers: usize) -> Result<Option<Vec<usize>>, Error> {
+        let name = self.key(key);
+        let Some(GgufValue::Array(_)) = self.metadata.value(&name) else {
+            return Ok(self.count(key)?.map(|n| vec![n; n_layers]));
+        };
+        let list: Vec<u64> = self.metadata.require(&name)?;
+        if list.len() != n_layers {
+            let problem = format!("has {} numbers, but there are {n_layers} layers", list.len());
+            return Err(Error::GgufKey { key: name, problem });
+        }
+        Ok(Some(list.into_iter().map(|n| usize::try_from(n).unwrap_or(usize::MAX)).collect()))
+    }
+
     fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         Ok(self.metadata.get::<f32>(&self.key(key))?.map(f64::from))
     }
 }
 
 impl Architecture {
-    /// Reads the metadata of a GGUF file, whose architecture must be `llama`, `qwen2` or `phi3`.
+    /// Reads the metadata of a GGUF file, whose architecture must be `llama`, `qwen2`, `phi3` or `openelm`.
     ///
     /// # Errors
     /// [`Error::GgufKey`] for a key that is missing or of another type, [`Error::Config`] for a value that makes no
@@ -42,15 +56,15 @@ impl Architecture {
         let family = match prefix {
             "llama" | "qwen2" => Family::Llama,
             "phi3" => Family::Phi3,
+            "openelm" => Family::OpenElm,
             other => {
-                let problem = format!("is `{other}`, which is none of `llama`, `qwen2` and `phi3`");
+                let problem =
+                    format!("is `{other}`, which is none of `llama`, `qwen2`, `phi3` and `openelm`");
                 return Err(Error::GgufKey { key: "general.architecture".into(), problem });
             }
         };
         let keys = Keys { metadata, prefix };
         let model_dim = keys.required("embedding_length")?;
-        let query_heads = keys.required("attention.head_count")?;
-        let kv_heads = keys.count("attention.head_count_kv")?.unwrap_or(query_heads);
         let n_layers = keys.required("block_count")?;
         if !(1..=MAX_LAYERS).contains(&n_layers) {
             return Err(config_error(
@@ -58,11 +72,16 @@ impl Architecture {
                 format!("`{n_layers}` is not between 1 and {MAX_LAYERS}"),
             ));
         }
-        let head_dim = match keys.count("attention.key_length")? {
-            Some(dim) => dim,
-            None if query_heads > 0 && model_dim.is_multiple_of(query_heads) => model_dim / query_heads,
-            None => {
-                let reason = format!("`{query_heads}` heads do not divide {model_dim}");
+        let by_layer = |key| keys.by_layer(key, n_layers);
+        let missing = |key: &str| Error::GgufKey { key: keys.key(key), problem: "is missing".into() };
+        let query_heads = by_layer("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
+        let kv_heads = by_layer("attention.head_count_kv")?.unwrap_or_else(|| query_heads.clone());
+        let ffn_dims = by_layer("feed_forward_length")?.ok_or_else(|| missing("feed_forward_length"))?;
+        let head_dim = match (keys.count("attention.key_length")?, query_heads[0]) {
+            (Some(dim), _) => dim,
+            (None, heads) if heads > 0 && model_dim.is_multiple_of(heads) => model_dim / heads,
+            (None, heads) => {
+                let reason = format!("`{heads}` heads do not divide {model_dim}");
                 return Err(config_error("attention.head_count", reason));
             }
         };
@@ -70,10 +89,10 @@ impl Architecture {
         // 0 marks Phi-4, which has none.
         let window =
             keys.count("attention.sliding_window")?.filter(|tokens| (1..context_length).contains(tokens));
-        let layer = LayerPlan {
-            query_heads,
-            kv_heads,
-            ffn_dim: keys.required("feed_forward_length")?,
+        let layer = |i: usize| LayerPlan {
+            query_heads: query_heads[i],
+            kv_heads: kv_heads[i],
+            ffn_dim: ffn_dims[i],
             visibility: window.map_or(Visibility::All, Visibility::Window),
         };
         let vocab_size = file
@@ -88,10 +107,10 @@ impl Architecture {
             model_dim,
             head_dim,
             context_length,
-            layers: vec![layer; n_layers],
+            layers: (0..n_layers).map(layer).collect(),
             norm: NormKind::Rms,
             norm_eps: keys.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5) as f32,
-            qk_norm: false,
+            qk_norm: family == Family::OpenElm,
             rope: rope(file, &keys, head_dim, context_length)?,
             attention_scale: (head_dim.max(1) as f32).sqrt().recip(),
             activation: Activation::SwiGlu,

@@ -201,7 +201,11 @@ fn rope(fields: &Fields<'_>, dims: usize, context_length: usize) -> Result<Rope,
         if list.len() > super::MAX_HEAD_DIM {
             return Err(wrong(format!("`{key}` has {} factors", list.len())));
         }
-        let number = |value: &Value| value.as_f64().ok_or_else(|| wrong(format!("`{key}` holds no numbers")));
+        // In f32, as the models were trained with them and as other files keep them.
+        let number = |value: &Value| {
+            let number = value.as_f64().ok_or_else(|| wrong(format!("`{key}` holds no numbers")))?;
+            Ok(f64::from(number as f32))
+        };
         list.iter().map(number).collect::<Result<Vec<f64>, _>>()
     };
     let scaling = match kind {
@@ -218,9 +222,7 @@ fn rope(fields: &Fields<'_>, dims: usize, context_length: usize) -> Result<Rope,
             let stated = fields.count("original_max_position_embeddings")?;
             let inside = number_of("original_max_position_embeddings").map(|tokens| tokens as usize);
             let original = stated.or(inside).unwrap_or(4096);
-            let scale = context_length as f64 / original.max(1) as f64;
-            let by_length =
-                if scale <= 1.0 { 1.0 } else { (1.0 + scale.ln() / (original as f64).ln()).sqrt() };
+            let by_length = RopeScaling::usual_magnitude(context_length, original);
             let magnitude = number_of("attention_factor").unwrap_or(by_length);
             let magnitudes = ["short_mscale", "long_mscale"].map(|key| number_of(key).unwrap_or(magnitude));
             RopeScaling::Long {

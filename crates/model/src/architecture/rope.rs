@@ -51,6 +51,14 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// What cosines and sines of LongRoPE are multiplied with unless a model says otherwise.
+    pub(super) fn usual_magnitude(context_length: usize, original: usize) -> f64 {
+        let scale = context_length as f64 / original.max(1) as f64;
+        if scale <= 1.0 { 1.0 } else { (1.0 + scale.ln() / (original as f64).ln()).sqrt() }
+    }
+}
+
 impl Rope {
     /// Unscaled turns of all `dims` coordinates.
     #[must_use]
@@ -92,6 +100,13 @@ impl Rope {
                 ((0..pairs).map(scaled).collect(), 1.0)
             }
         }
+    }
+
+    /// What the frequency of every pair of a short sequence is divided by.
+    pub(super) fn factors(&self) -> Vec<f64> {
+        let plain = Self::plain(self.base, self.dims).frequencies(false).0;
+        let scaled = self.frequencies(false).0;
+        plain.iter().zip(scaled).map(|(plain, scaled)| f64::from(*plain) / f64::from(scaled)).collect()
     }
 
     pub(super) fn check(&self, head_dim: usize) -> Result<(), Error> {

@@ -1,5 +1,8 @@
 //! Types of tensors: how many weights a block has, and how many bytes.
 
+use elmwood_engine::RowFormat;
+use elmwood_engine::quant::BlockFormat;
+
 /// Type of a tensor's values. All but the plain numbers are blocks of weights that share scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -130,6 +133,28 @@ impl GgmlType {
     #[must_use]
     pub fn block_bytes(self) -> usize {
         self.row().block_bytes
+    }
+
+    /// How rows lie in memory; none for types that are not computed with.
+    pub(crate) fn row_format(self) -> Option<RowFormat> {
+        Some(match self {
+            Self::F32 => RowFormat::F32,
+            Self::F16 => RowFormat::F16,
+            Self::BF16 => RowFormat::Bf16,
+            Self::Q4_0 => RowFormat::Blocks(BlockFormat::Q4_0),
+            Self::Q4_1 => RowFormat::Blocks(BlockFormat::Q4_1),
+            Self::Q5_0 => RowFormat::Blocks(BlockFormat::Q5_0),
+            Self::Q5_1 => RowFormat::Blocks(BlockFormat::Q5_1),
+            Self::Q8_0 => RowFormat::Blocks(BlockFormat::Q8_0),
+            Self::Q2_K => RowFormat::Blocks(BlockFormat::Q2K),
+            Self::Q3_K => RowFormat::Blocks(BlockFormat::Q3K),
+            Self::Q4_K => RowFormat::Blocks(BlockFormat::Q4K),
+            Self::Q5_K => RowFormat::Blocks(BlockFormat::Q5K),
+            Self::Q6_K => RowFormat::Blocks(BlockFormat::Q6K),
+            Self::IQ4_NL => RowFormat::Blocks(BlockFormat::Iq4Nl),
+            Self::IQ4_XS => RowFormat::Blocks(BlockFormat::Iq4Xs),
+            _ => return None,
+        })
     }
 
     /// Bytes of `n_values` weights; none if they are no whole number of blocks or cannot be counted.

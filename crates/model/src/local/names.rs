@@ -2,9 +2,11 @@
 
 use elmwood_engine::Heads;
 
+use crate::Family;
+
 /// Names and orders of one kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Naming {
+pub(crate) enum Naming {
     OpenElm,
     HuggingFace,
     HuggingFacePhi3,
@@ -12,20 +14,21 @@ pub(super) enum Naming {
     GgufLlama,
     GgufQwen,
     GgufPhi3,
+    GgufOpenElm,
 }
 
 /// Rows of a matrix (and its bias) that are one tensor in the file.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Without `.weight` or `.bias`.
-    pub(super) name: String,
-    pub(super) rows: usize,
+    pub(crate) name: String,
+    pub(crate) rows: usize,
     /// Which row of the file comes where; none if they stay as they are.
-    pub(super) order: Option<Vec<usize>>,
+    pub(crate) order: Option<Vec<usize>>,
 }
 
 impl Part {
-    pub(super) fn whole(name: &str, rows: usize) -> Self {
+    pub(crate) fn whole(name: &str, rows: usize) -> Self {
         Self { name: name.into(), rows, order: None }
     }
 
@@ -33,17 +36,37 @@ impl Part {
         Self { name: name.into(), rows: order.len(), order: Some(order) }
     }
 
-    pub(super) fn within(self, prefix: &str) -> Self {
+    pub(crate) fn within(self, prefix: &str) -> Self {
         Self { name: format!("{prefix}{}", self.name), ..self }
     }
 }
 
 impl Naming {
-    fn is_gguf(self) -> bool {
-        matches!(self, Self::GgufLlama | Self::GgufQwen | Self::GgufPhi3)
+    /// Those of a Hugging Face folder.
+    pub(crate) fn of_folder(family: Family) -> Self {
+        match family {
+            Family::OpenElm => Self::OpenElm,
+            Family::Llama => Self::HuggingFace,
+            Family::Phi3 => Self::HuggingFacePhi3,
+            Family::Phi3Small => Self::HuggingFacePhi3Small,
+        }
     }
 
-    pub(super) fn embedding(self) -> &'static str {
+    /// Those of a GGUF file, by what it calls its architecture.
+    pub(crate) fn of_gguf(architecture: &str) -> Self {
+        match architecture {
+            "qwen2" => Self::GgufQwen,
+            "phi3" => Self::GgufPhi3,
+            "openelm" => Self::GgufOpenElm,
+            _ => Self::GgufLlama,
+        }
+    }
+
+    fn is_gguf(self) -> bool {
+        matches!(self, Self::GgufLlama | Self::GgufQwen | Self::GgufPhi3 | Self::GgufOpenElm)
+    }
+
+    pub(crate) fn embedding(self) -> &'static str {
         match self {
             Self::OpenElm => "transformer.token_embeddings.weight",
             _ if self.is_gguf() => "token_embd.weight",
@@ -51,7 +74,7 @@ impl Naming {
         }
     }
 
-    pub(super) fn final_norm(self) -> &'static str {
+    pub(crate) fn final_norm(self) -> &'static str {
         match self {
             Self::OpenElm => "transformer.norm",
             Self::HuggingFacePhi3Small => "model.final_layernorm",
@@ -60,12 +83,12 @@ impl Naming {
         }
     }
 
-    pub(super) fn head(self) -> &'static str {
+    pub(crate) fn head(self) -> &'static str {
         if self.is_gguf() { "output.weight" } else { "lm_head.weight" }
     }
 
     /// What the names of a layer's tensors begin with.
-    pub(super) fn layer(self, i: usize) -> String {
+    pub(crate) fn layer(self, i: usize) -> String {
         match self {
             Self::OpenElm => format!("transformer.layers.{i}."),
             _ if self.is_gguf() => format!("blk.{i}."),
@@ -74,7 +97,7 @@ impl Naming {
     }
 
     /// The norms before both halves of a layer.
-    pub(super) fn norms(self) -> [&'static str; 2] {
+    pub(crate) fn norms(self) -> [&'static str; 2] {
         match self {
             Self::OpenElm => ["attn_norm", "ffn_norm"],
             _ if self.is_gguf() => ["attn_norm", "ffn_norm"],
@@ -83,17 +106,17 @@ impl Naming {
     }
 
     /// The norms of queries and keys.
-    pub(super) fn head_norms(self) -> [&'static str; 2] {
-        ["attn.q_norm", "attn.k_norm"]
+    pub(crate) fn head_norms(self) -> [&'static str; 2] {
+        if self.is_gguf() { ["attn_q_norm", "attn_k_norm"] } else { ["attn.q_norm", "attn.k_norm"] }
     }
 
     /// All query heads, then all key heads, then all value heads.
-    pub(super) fn qkv(self, heads: Heads) -> Vec<Part> {
+    pub(crate) fn qkv(self, heads: Heads) -> Vec<Part> {
         let (query, kv) = (heads.query * heads.dim, heads.kv * heads.dim);
         match self {
             Self::OpenElm => vec![Part::whole("attn.qkv_proj", query + 2 * kv)],
             Self::HuggingFacePhi3 => vec![Part::whole("self_attn.qkv_proj", query + 2 * kv)],
-            Self::GgufPhi3 => vec![Part::whole("attn_qkv", query + 2 * kv)],
+            Self::GgufPhi3 | Self::GgufOpenElm => vec![Part::whole("attn_qkv", query + 2 * kv)],
             Self::HuggingFacePhi3Small => vec![Part::ordered("self_attn.query_key_value", grouped(heads))],
             Self::HuggingFace => vec![
                 Part::whole("self_attn.q_proj", query),
@@ -111,7 +134,7 @@ impl Naming {
         }
     }
 
-    pub(super) fn out(self, dim: usize) -> Vec<Part> {
+    pub(crate) fn out(self, dim: usize) -> Vec<Part> {
         let name = match self {
             Self::OpenElm => "attn.out_proj",
             Self::HuggingFacePhi3Small => "self_attn.dense",
@@ -122,7 +145,7 @@ impl Naming {
     }
 
     /// The gate, then what it lets through.
-    pub(super) fn up(self, ffn_dim: usize) -> Vec<Part> {
+    pub(crate) fn up(self, ffn_dim: usize) -> Vec<Part> {
         match self {
             Self::OpenElm => vec![Part::whole("ffn.proj_1", 2 * ffn_dim)],
             Self::HuggingFacePhi3 => vec![Part::whole("mlp.gate_up_proj", 2 * ffn_dim)],
@@ -136,13 +159,13 @@ impl Naming {
             Self::HuggingFace => {
                 vec![Part::whole("mlp.gate_proj", ffn_dim), Part::whole("mlp.up_proj", ffn_dim)]
             }
-            Self::GgufLlama | Self::GgufQwen => {
+            Self::GgufLlama | Self::GgufQwen | Self::GgufOpenElm => {
                 vec![Part::whole("ffn_gate", ffn_dim), Part::whole("ffn_up", ffn_dim)]
             }
         }
     }
 
-    pub(super) fn down(self, dim: usize) -> Vec<Part> {
+    pub(crate) fn down(self, dim: usize) -> Vec<Part> {
         let name = match self {
             Self::OpenElm => "ffn.proj_2",
             _ if self.is_gguf() => "ffn_down",

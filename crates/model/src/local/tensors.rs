@@ -8,34 +8,39 @@ use elmwood_engine::{Cpu, FrozenParameters, ParameterId, QuantMatrix, RowFormat}
 
 use super::names::Part;
 use crate::error::TensorProblem;
-use crate::{Dtype, Error, GgmlType, GgufFile, SafetensorsFolder};
+use crate::llama2_c::Checkpoint;
+use crate::{Dtype, Error, GgufFile, SafetensorsFolder};
 
 /// Where tensors come from.
-pub(super) enum TensorFiles<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TensorFiles<'a> {
     Gguf(&'a GgufFile),
     Folder(&'a Path, &'a SafetensorsFolder),
+    Checkpoint(&'a Checkpoint),
 }
 
 /// One tensor where it lies.
-struct Stored<'a> {
-    shape: &'a [usize],
-    format: Result<RowFormat, &'static str>,
-    bytes: &'a [u8],
+pub(crate) struct Stored<'a> {
+    pub(crate) shape: &'a [usize],
+    /// How its rows lie; the name of the type if that is not supported.
+    pub(crate) format: Result<RowFormat, &'static str>,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl<'a> TensorFiles<'a> {
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &'a Path {
         match self {
             Self::Gguf(file) => file.path(),
             Self::Folder(path, _) => path,
+            Self::Checkpoint(checkpoint) => checkpoint.path(),
         }
     }
 
-    fn find(&self, name: &str) -> Option<Stored<'a>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Stored<'a>> {
         match self {
             Self::Gguf(file) => {
                 let tensor = file.tensor(name)?;
-                let format = row_format(tensor.ty).ok_or(tensor.ty.name());
+                let format = tensor.ty.row_format().ok_or(tensor.ty.name());
                 Some(Stored { shape: tensor.shape, format, bytes: tensor.data })
             }
             Self::Folder(_, folder) => {
@@ -50,30 +55,12 @@ impl<'a> TensorFiles<'a> {
                 };
                 Some(Stored { shape: tensor.shape, format, bytes: tensor.bytes })
             }
+            Self::Checkpoint(checkpoint) => {
+                let (shape, bytes) = checkpoint.tensor(name)?;
+                Some(Stored { shape, format: Ok(RowFormat::F32), bytes })
+            }
         }
     }
-}
-
-/// How a type's rows lie in memory; none for types that are not supported.
-fn row_format(ty: GgmlType) -> Option<RowFormat> {
-    Some(match ty {
-        GgmlType::F32 => RowFormat::F32,
-        GgmlType::F16 => RowFormat::F16,
-        GgmlType::BF16 => RowFormat::Bf16,
-        GgmlType::Q4_0 => RowFormat::Blocks(BlockFormat::Q4_0),
-        GgmlType::Q4_1 => RowFormat::Blocks(BlockFormat::Q4_1),
-        GgmlType::Q5_0 => RowFormat::Blocks(BlockFormat::Q5_0),
-        GgmlType::Q5_1 => RowFormat::Blocks(BlockFormat::Q5_1),
-        GgmlType::Q8_0 => RowFormat::Blocks(BlockFormat::Q8_0),
-        GgmlType::Q2_K => RowFormat::Blocks(BlockFormat::Q2K),
-        GgmlType::Q3_K => RowFormat::Blocks(BlockFormat::Q3K),
-        GgmlType::Q4_K => RowFormat::Blocks(BlockFormat::Q4K),
-        GgmlType::Q5_K => RowFormat::Blocks(BlockFormat::Q5K),
-        GgmlType::Q6_K => RowFormat::Blocks(BlockFormat::Q6K),
-        GgmlType::IQ4_NL => RowFormat::Blocks(BlockFormat::Iq4Nl),
-        GgmlType::IQ4_XS => RowFormat::Blocks(BlockFormat::Iq4Xs),
-        _ => return None,
-    })
 }
 
 /// Rows of a tensor in their own format, in the order in which they are wanted.

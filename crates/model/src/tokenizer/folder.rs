@@ -9,7 +9,7 @@ use crate::error::read_text;
 use crate::generation_config::GENERATION_CONFIG_FILE;
 
 /// File with the settings of a tokenizer within a model folder.
-const CONFIG_FILE: &str = "tokenizer_config.json";
+pub(crate) const CONFIG_FILE: &str = "tokenizer_config.json";
 
 /// File with the names of special tokens, in older folders.
 const SPECIAL_FILE: &str = "special_tokens_map.json";

@@ -9,15 +9,9 @@ use super::byte_pairs::{BytePairs, Merge};
 use super::pieces::PreTokenizer;
 use super::sentence_piece::{Role, SentencePiece};
 use super::special::{NamedToken, SpecialTokens, is_end};
+use super::token_type::{BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED};
 use super::{BEGIN, ByteLevel, END, Encoder, MAX_VOCABULARY, Words};
 use crate::{Error, GgufMetadata};
-
-/// Types of tokens, as `tokenizer.ggml.token_type` numbers them. 1 is an ordinary token.
-pub(super) const UNKNOWN: i32 = 2;
-pub(super) const CONTROL: i32 = 3;
-pub(super) const USER_DEFINED: i32 = 4;
-pub(super) const UNUSED: i32 = 5;
-pub(super) const BYTE: i32 = 6;
 
 /// Why metadata make no tokenizer.
 pub(super) enum Problem {
@@ -54,19 +48,19 @@ pub(super) fn read(metadata: &GgufMetadata) -> Result<(Encoder, SpecialTokens), 
 }
 
 /// Tokens by id, with what is said about each.
-struct Vocabulary<'a> {
-    texts: &'a [String],
+pub(super) struct Vocabulary<'a> {
+    pub(super) texts: &'a [String],
     types: Vec<i32>,
-    bos: Option<u32>,
-    eos: Option<u32>,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
     end_of_turn: Option<u32>,
     end_of_message: Option<u32>,
-    unknown: Option<u32>,
-    padding: Option<u32>,
+    pub(super) unknown: Option<u32>,
+    pub(super) padding: Option<u32>,
 }
 
 impl<'a> Vocabulary<'a> {
-    fn read(metadata: &'a GgufMetadata) -> Result<Self, Problem> {
+    pub(super) fn read(metadata: &'a GgufMetadata) -> Result<Self, Problem> {
         let texts = metadata.strings("tokenizer.ggml.tokens")?;
         if texts.is_empty() || texts.len() > MAX_VOCABULARY {
             return Err(format!("{} tokens are not between 1 and {MAX_VOCABULARY}", texts.len()).into());
@@ -99,14 +93,14 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
-    fn iter(&self) -> impl Iterator<Item = (u32, &'a str)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &'a str)> {
         (0..).zip(self.texts).map(|(id, text)| (id, &**text))
     }
 
     /// What a token is. User-defined tokens are text that is never cut, as a row of spaces, unless they
     /// look like markup: then pages could inject `<|user|>` or `<tool_call>`, so they are taken for special
     /// ones. An end or beginning that the file forgot to mark as special is one all the same.
-    fn sort(&self, id: u32) -> Sort {
+    pub(super) fn sort(&self, id: u32) -> Sort {
         let text = &*self.texts[id as usize];
         let markup = text.len() > 2
             && ((text.starts_with('<') && text.ends_with('>'))
@@ -156,7 +150,7 @@ impl<'a> Vocabulary<'a> {
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
+pub(super) enum Sort {
     Ordinary,
     /// Text that is never cut.
     Whole,
@@ -211,9 +205,7 @@ fn sentence_piece(
     let encoder = Encoder::Words(Box::new(Words { tokens: bytes.collect(), pieces }));
 
     let is_phi3 = is_phi3(metadata);
-    // As in the published tokenizer; the format has no key for it.
-    let strips_right = |name: &str| is_phi3 && !["<unk>", "<s>", "<|endoftext|>"].contains(&name);
-    let mut special = vocabulary.special_tokens(strips_right)?;
+    let mut special = vocabulary.special_tokens(|name| is_phi3 && strips_right(name))?;
     if is_phi3 {
         // The model ends its turn where it would begin another.
         special.add_ends(vocabulary.named(&["<|assistant|>"]));
@@ -222,7 +214,13 @@ fn sentence_piece(
     Ok((encoder, special))
 }
 
-fn is_phi3(metadata: &GgufMetadata) -> bool {
+/// Whether white space after a special token of Phi-3 belongs to it, as in the published tokenizer; the format has no
+/// key for it.
+pub(super) fn strips_right(name: &str) -> bool {
+    !["<unk>", "<s>", "<|endoftext|>"].contains(&name)
+}
+
+pub(super) fn is_phi3(metadata: &GgufMetadata) -> bool {
     let says = |key: &str, names: &[&str]| {
         let text = metadata.str(key).unwrap_or_default().to_lowercase();
         names.iter().any(|name| text.contains(name))

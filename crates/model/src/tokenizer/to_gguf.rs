@@ -5,16 +5,14 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::byte_level::Alphabet;
-use super::from_gguf::{BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, byte_of};
+use super::from_gguf::byte_of;
 use super::pieces::PATTERN;
+use super::token_type::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
 use super::{Encoder, SPECIAL, Tokenizer};
 use crate::{GgufMetadata, GgufValue};
 
-/// Type of an ordinary token.
-const NORMAL: i32 = 1;
-
 /// Published regular expressions, with the names that the format has for them.
-const EXPRESSIONS: [(&str, &str); 5] = [
+pub(super) const EXPRESSIONS: [(&str, &str); 5] = [
     (PATTERN, "dbrx"),
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",

@@ -26,6 +26,15 @@ pub enum CacheFormat {
     Int8,
 }
 
+impl From<Dtype> for CacheFormat {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 impl CacheFormat {
     /// In what products with keys and values are computed.
     fn dtype(self) -> Dtype {
