@@ -1,10 +1,10 @@
 //! `elmwood chat`: a conversation with a model in the terminal.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::time::Instant;
+use std::ops::ControlFlow;
 
 use elmwood_engine::{Cpu, Dtype};
-use elmwood_infer::{Generator, Sampler, Step};
+use elmwood_infer::{Finish, Generator, Request, Sampler};
 use elmwood_model::{ChatMessage, ChatTemplate, Special, Tokenizer};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -47,11 +47,13 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let template = ChatTemplate::of(&tokenizer)?;
     let mut conversation = Conversation {
         generator: Generator::new(&model, &cpu, args.model.context, Dtype::Bf16),
-        sampler: args.model.sampler(),
+        sampler: args.model.sampler()?,
         tokenizer: &tokenizer,
         template,
         messages: Vec::new(),
         system: args.system.clone(),
+        stops: &args.model.stop,
+        speculate: args.model.speculate(),
         max_tokens: args.max_tokens,
         session,
     };
@@ -91,6 +93,8 @@ struct Conversation<'a> {
     template: ChatTemplate,
     messages: Vec<ChatMessage>,
     system: Option<String>,
+    stops: &'a [String],
+    speculate: usize,
     max_tokens: usize,
     session: &'a Session,
 }
@@ -115,41 +119,42 @@ impl Conversation<'_> {
         let messages: Vec<ChatMessage> = system.chain(self.messages.iter().cloned()).collect();
         let text = self.template.render(&messages)?;
         let prompt = self.tokenizer.encode_prompt(&text, Special::Parse);
-        let mut stream = self.tokenizer.decode_stream_after(&prompt);
-        let (mut answer, mut out) = (String::new(), std::io::stdout().lock());
-        let (mut began, mut written, mut tokens) = (Instant::now(), Ok(()), 0);
-        let asked = Instant::now();
-        let ends = self.tokenizer.end_of_generation();
-        let (result, stopped) = interrupt::stop_only(|| {
-            let on_step = |step| {
-                match step {
-                    Step::Prompt { .. } => began = Instant::now(),
-                    Step::Token(token) => {
-                        tokens += 1;
-                        let text = stream.push(token);
-                        written = write!(out, "{text}").and_then(|()| out.flush());
-                        answer.push_str(&text);
-                    }
+        let request = Request {
+            ends: self.tokenizer.end_of_generation(),
+            speculate: self.speculate,
+            ..Request::new(&prompt, self.max_tokens, &mut self.sampler)
+        };
+        let (mut out, mut written) = (std::io::stdout().lock(), Ok(()));
+        let (result, _) = interrupt::stop_only(|| {
+            self.generator.answer(self.tokenizer, request, self.stops, |text| {
+                written = write!(out, "{text}").and_then(|()| out.flush());
+                if written.is_ok() && !interrupt::requested() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
                 }
-                written.is_ok() && !interrupt::requested()
-            };
-            self.generator.generate(&prompt, self.max_tokens, ends, &mut self.sampler, on_step)
+            })
         });
-        if let Err(error) = result {
-            // The message does not fit; the conversation goes on without it.
-            self.messages.pop();
-            return Err(error.into());
-        }
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                // The message does not fit; the conversation goes on without it.
+                self.messages.pop();
+                return Err(error.into());
+            }
+        };
         written?;
-        let rest = stream.finish();
-        writeln!(out, "{rest}")?;
-        answer.push_str(&rest);
-        self.messages.push(ChatMessage::new("assistant", answer));
-        let rate = f64::from(tokens) / began.elapsed().as_secs_f64().max(1e-9);
-        let waited = began.duration_since(asked).as_secs_f64();
-        let stopped = if stopped { ", stopped" } else { "" };
+        writeln!(out)?;
+        let ended = match answer.finish {
+            Finish::EndToken | Finish::StopString | Finish::Complete => "",
+            Finish::Interrupted => ", stopped",
+            Finish::Length => ", cut off by --max-tokens",
+            Finish::ContextFull => ", cut off: the context is full",
+        };
+        let (tokens, rate, waited) = (answer.tokens, answer.rate(), answer.prompt_secs);
         self.session
-            .note(&format!("[{tokens} tokens, {rate:.1} tokens/s, first after {waited:.1} s{stopped}]"));
+            .note(&format!("[{tokens} tokens, {rate:.1} tokens/s, first after {waited:.1} s{ended}]"));
+        self.messages.push(ChatMessage::new("assistant", answer.text));
         Ok(())
     }
 }
