@@ -8,11 +8,11 @@ pub enum Error {
     #[error("the prompt has no tokens; begin with the model's beginning-of-text token")]
     EmptyPrompt,
     /// The prompt fills the context.
-    #[error("the prompt has {tokens} tokens, but the model's context is {context}; shorten the prompt")]
+    #[error("the prompt has {tokens} tokens, but the context has room for {context}; shorten the prompt")]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
-        /// Tokens that the model can look at.
+        /// Tokens that there is room for, at most those that the model can look at.
         context: usize,
     },
     /// A token that the model does not have.

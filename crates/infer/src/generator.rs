@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use elmwood_engine::{Cpu, Dtype};
-use elmwood_model::LocalModel;
+use elmwood_model::{Architecture, LocalModel};
 use serde::{Deserialize, Serialize};
 
 use crate::draft::draft;
@@ -88,7 +88,7 @@ pub struct Generated {
 /// A model with room for a text. What a prompt has in common with the text before is not computed again.
 #[derive(Debug)]
 pub struct Generator<'m> {
-    reader: Reader<'m>,
+    pub(crate) reader: Reader<'m>,
 }
 
 impl<'m> Generator<'m> {
@@ -166,21 +166,11 @@ impl<'m> Generator<'m> {
         })
     }
 
-    fn check(&self, prompt: &[u32]) -> Result<(), Error> {
-        let (context, vocab) = (self.context(), self.reader.model.architecture().vocab_size);
-        if prompt.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        if prompt.len() >= context {
-            return Err(Error::PromptTooLong { tokens: prompt.len(), context });
-        }
-        match prompt.iter().find(|token| **token as usize >= vocab) {
-            Some(&token) => Err(Error::UnknownToken { token, vocab }),
-            None => Ok(()),
-        }
+    pub(crate) fn check(&self, prompt: &[u32]) -> Result<(), Error> {
+        check(self.reader.model.architecture(), prompt, self.context())
     }
 
-    fn read_prompt(
+    pub(crate) fn read_prompt(
         &mut self,
         prompt: &[u32],
         on_step: &mut impl FnMut(Step) -> ControlFlow<Finish>,
@@ -207,5 +197,20 @@ impl<'m> Generator<'m> {
             // Guesses are as good as the last ones were: after none that came, one is tried.
             if forced.is_empty() { draft(text, most.min(2 * came + 1)) } else { forced }
         });
+    }
+}
+
+/// Whether a model can read tokens and write one more within `context`.
+pub(crate) fn check(architecture: &Architecture, tokens: &[u32], context: usize) -> Result<(), Error> {
+    let vocab = architecture.vocab_size;
+    if tokens.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    if tokens.len() >= context {
+        return Err(Error::PromptTooLong { tokens: tokens.len(), context });
+    }
+    match tokens.iter().find(|token| **token as usize >= vocab) {
+        Some(&token) => Err(Error::UnknownToken { token, vocab }),
+        None => Ok(()),
     }
 }

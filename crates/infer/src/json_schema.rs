@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 
-/// White space between the parts of a JSON text. There is an end to it, since models that do not know how to go on like to
-/// write spaces for ever.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,40}";
+/// White space between the parts of a JSON text: a space, or a new line with its indentation. There is an end to it, since
+/// models that do not know how to go on like to write spaces for ever.
+const WHITE_SPACE: &str = r"\x20|\r?\n[\x20\t]{0,24}";
 
 /// Keywords that are enforced and hold no schema.
 const ENFORCED: [&str; 16] = [

@@ -8,6 +8,9 @@ mod answer;
 mod generator;
 mod reader;
 
+mod beam;
+mod embedding;
+
 mod constraint;
 mod draft;
 mod json_schema;
@@ -18,7 +21,9 @@ mod stop_text;
 mod error;
 
 pub use answer::Answer;
+pub use beam::{BeamSearch, Hypothesis};
 pub use constraint::{Constraint, Form, Mask, Vocabulary};
+pub use embedding::{Pool, embed, normalize};
 pub use error::Error;
 pub use generator::{Finish, Generated, Generator, Request, Step};
 pub use sampler::{Sampler, Sampling};

@@ -25,6 +25,11 @@ impl<'m> Reader<'m> {
         Self { model, cpu, sequence, len: 0, logits: Vec::new(), first: 0, drafted: 0, accepted: 0 }
     }
 
+    /// A copy that goes its own way.
+    pub(crate) fn fork(&self) -> Self {
+        Self { sequence: self.sequence.fork(), logits: self.logits.clone(), ..*self }
+    }
+
     /// Tokens there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.sequence.capacity()

@@ -235,6 +235,20 @@ impl LocalModel {
         sequence.tokens = all;
     }
 
+    /// Calls `each` with the row after the final norm for every one of `tokens`, which are a whole text.
+    ///
+    /// # Panics
+    /// If one is not in the vocabulary.
+    pub fn hidden(&self, cpu: &Cpu, tokens: &[u32], dtype: Dtype, mut each: impl FnMut(&[f32])) {
+        let mut sequence = self.sequence(cpu, tokens.len(), dtype);
+        let long = self.architecture.rope.switch().is_some_and(|switch| tokens.len() > switch);
+        let rope = sequence.rope(&self.architecture, long);
+        for (chunk, past) in tokens.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+            let hidden = self.run(cpu, &mut sequence, &rope, past, chunk);
+            hidden.f32().chunks_exact(hidden.cols()).for_each(&mut each);
+        }
+    }
+
     /// Rows after the final norm.
     fn run(
         &self,
@@ -335,6 +349,19 @@ impl Sequence {
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
         self.caches.iter().map(AttentionCache::bytes).sum()
+    }
+
+    /// A copy that goes its own way: as much memory again.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            tokens: self.tokens.clone(),
+            caches: self.caches.clone(),
+            capacity: self.capacity,
+            ropes: self.ropes.clone(),
+            arena: Arena::default(),
+            logits: self.logits.clone(),
+        }
     }
 
     /// Forgets tokens from `len` on.

@@ -14,7 +14,7 @@ const ALIGN: usize = 32;
 
 /// Keys and values of one layer for one sequence. They are packed as they come, so that nothing but themselves is
 /// read for the next token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AttentionCache {
     heads: Heads,
     dtype: Dtype,
