@@ -1,6 +1,8 @@
 //! Guessing ahead gives the text that comes without it.
 
 mod common;
+#[path = "common/golden.rs"]
+mod golden;
 
 use std::ops::ControlFlow::Continue;
 
@@ -75,4 +77,25 @@ fn constraints_force_guesses_and_the_text_is_that_without() {
         assert_eq!((guessed.finish, guessed.has_form), (plain.finish, plain.has_form));
         assert!(guessed.accepted > 10, "{guessed:?}");
     }
+}
+
+#[test]
+fn guesses_do_not_reach_beyond_the_length_where_turns_change() {
+    let cpu = Cpu::new(2).unwrap();
+    let model = golden::model("phi3_longrope", &cpu);
+    let prompt: Vec<u32> = (0..40).map(|i| 3 + i % 4).collect();
+    let run = |speculate, max_tokens| {
+        let sampler = &mut common::greedy();
+        let request = Request { speculate, ..Request::new(&prompt, max_tokens, sampler) };
+        generate(&model, &cpu, Dtype::F32, request)
+    };
+    for max_tokens in [5, 8, 9, 30] {
+        assert_eq!(run(16, max_tokens).tokens, run(0, max_tokens).tokens);
+    }
+    // A text that is short again knows nothing of the turns of the long one.
+    let mut generator = Generator::new(&model, &cpu, 150, Dtype::F32);
+    let long: Vec<u32> = prompt.iter().copied().cycle().take(100).collect();
+    common::tokens(&mut generator, &long, 3);
+    let afresh = common::tokens(&mut Generator::new(&model, &cpu, 150, Dtype::F32), &prompt, 6);
+    assert_eq!(common::tokens(&mut generator, &prompt, 6), afresh);
 }

@@ -159,6 +159,7 @@ impl LocalModel {
             caches: self.layers.iter().map(cache).collect(),
             capacity,
             ropes: [None, None],
+            long: false,
             arena: Arena::default(),
             logits: vec![0.0; self.architecture.vocab_size],
         }
@@ -194,9 +195,9 @@ impl LocalModel {
         let end = sequence.tokens.len();
         assert!(end <= sequence.capacity, "the sequence has room for {} tokens", sequence.capacity);
         let long = self.architecture.rope.switch().is_some_and(|switch| end > switch);
-        let was_long = self.architecture.rope.switch().is_some_and(|switch| before > switch);
-        if long != was_long && before > 0 {
+        if long != sequence.long {
             // With other turns, every layer gives other results for the earlier tokens too: all are computed anew.
+            sequence.long = long;
             for cache in &mut sequence.caches {
                 cache.truncate(0);
             }
@@ -310,6 +311,8 @@ pub struct Sequence {
     capacity: usize,
     /// Turns of short and of long sequences, made when they are needed.
     ropes: [Option<Arc<RopeTable>>; 2],
+    /// Whether keys and values are those of a long sequence.
+    long: bool,
     arena: Arena,
     logits: Vec<f32>,
 }
@@ -359,6 +362,7 @@ impl Sequence {
             caches: self.caches.clone(),
             capacity: self.capacity,
             ropes: self.ropes.clone(),
+            long: self.long,
             arena: Arena::default(),
             logits: self.logits.clone(),
         }
