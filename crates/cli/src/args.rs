@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::{chat, completions, data, doctor, generate, grow, tokenizer, train};
+use crate::commands::{chat, completions, data, doctor, embed, generate, grow, tokenizer, train};
 
 /// From web pages to a small language model of your own, in one command.
 #[derive(Debug, Parser)]
@@ -60,6 +60,8 @@ pub enum Command {
     Chat(chat::Args),
     /// Let a model write
     Generate(generate::Args),
+    /// Turn texts into vectors
+    Embed(embed::Args),
     /// Turn pages into a corpus, step by step
     #[command(subcommand)]
     Data(data::Verb),

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use elmwood_engine::{Cpu, Dtype};
-use elmwood_infer::{Answer, Constraint, Form, Generator, Request, Sampler, Sampling, Vocabulary};
+use elmwood_infer::{
+    Answer, BeamSearch, Constraint, Finish, Form, Generator, Request, Sampler, Sampling, Vocabulary,
+};
 use elmwood_model::{CONFIG_FILE, LocalModel, Special, Tokenizer, is_gguf};
 use serde_json::json;
 
@@ -87,11 +89,23 @@ impl ModelArgs {
     /// The model and its tokenizer.
     ///
     /// # Errors
-    /// A model that is not there or cannot be read.
+    /// As [`load_model`].
     pub fn load(&self, cpu: &Cpu) -> anyhow::Result<(LocalModel, Tokenizer)> {
-        must_be_model(&self.model)?;
-        let tokenizer = Tokenizer::open(&self.model)?;
-        Ok((LocalModel::load(&self.model, cpu, Dtype::Bf16)?, tokenizer))
+        load_model(&self.model, cpu)
+    }
+
+    /// Adds what to do where a prompt does not fit, but more room could be had.
+    #[must_use]
+    pub fn explain(&self, error: elmwood_infer::Error, model: &LocalModel) -> anyhow::Error {
+        let most = model.architecture().context_length;
+        let what = error.to_string();
+        match error {
+            elmwood_infer::Error::PromptTooLong { context, .. } if context < most => {
+                let help = format!("or allow for more with --context, up to the model's {most} tokens");
+                Fault::new(Exit::BadInput, what).help(help).into()
+            }
+            error => error.into(),
+        }
     }
 
     /// How tokens are chosen.
@@ -117,6 +131,16 @@ impl ModelArgs {
     pub fn speculate(&self) -> usize {
         self.speculate.unwrap_or(0) as usize
     }
+}
+
+/// A model and its tokenizer.
+///
+/// # Errors
+/// A model that is not there or cannot be read.
+pub fn load_model(path: &Path, cpu: &Cpu) -> anyhow::Result<(LocalModel, Tokenizer)> {
+    must_be_model(path)?;
+    let tokenizer = Tokenizer::open(path)?;
+    Ok((LocalModel::load(path, cpu, Dtype::Bf16)?, tokenizer))
 }
 
 fn must_be_model(path: &Path) -> anyhow::Result<()> {
@@ -150,6 +174,14 @@ pub struct Args {
     /// Let names of special tokens in the prompt, as `<|user|>`, stand for these tokens
     #[arg(long)]
     pub special: bool,
+    /// Follow N texts at once and write the likeliest of them, where the likeliest token after each leads elsewhere
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with_all =
+        ["temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "stop",
+        "speculate", "json_schema", "regex", "grammar"])]
+    pub beams: Option<u32>,
+    /// How much longer texts are preferred with --beams: their log-probability is divided by the power of their length
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
+    pub length_penalty: f32,
     /// The form that the text must have.
     #[command(flatten)]
     pub form: FormArgs,
@@ -220,6 +252,21 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
         // An empty text begins where all texts begin.
         ids.push(tokenizer.bos());
     }
+    if let Some(beams) = args.beams {
+        return beam_search(
+            args,
+            session,
+            &prompt,
+            (&model, &tokenizer, &cpu),
+            &BeamSearch {
+                prompt: &ids,
+                max_tokens: args.max_tokens,
+                ends: tokenizer.end_of_generation(),
+                beams: beams as usize,
+                length_penalty: args.length_penalty,
+            },
+        );
+    }
     let mut generator = Generator::new(&model, &cpu, args.model.context, Dtype::Bf16);
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
@@ -243,7 +290,8 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
         } else {
             ControlFlow::Break(())
         }
-    })?;
+    });
+    let answer = answer.map_err(|error| args.model.explain(error, &model))?;
     if streams && written.is_ok() {
         written = writeln!(out);
     }
@@ -261,6 +309,37 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     if session.verbose > 0 {
         session.note(&note(&answer));
     }
+    Ok(())
+}
+
+/// Writes the best text when the search has ended.
+fn beam_search(
+    args: &Args,
+    session: &Session,
+    prompt: &str,
+    (model, tokenizer, cpu): (&LocalModel, &Tokenizer, &Cpu),
+    search: &BeamSearch<'_>,
+) -> anyhow::Result<()> {
+    // Each beam has a cache: no larger than it can get.
+    let context = args.model.context.min(search.prompt.len() + search.max_tokens.max(1));
+    let mut generator = Generator::new(model, cpu, context, Dtype::Bf16);
+    let on_step = |_| match interrupt::requested() {
+        true => ControlFlow::Break(Finish::Interrupted),
+        false => ControlFlow::Continue(()),
+    };
+    let found = generator.beam_search(search, on_step).map_err(|error| args.model.explain(error, model))?;
+    interrupt::check()?;
+    let text = |tokens: &[u32]| {
+        let mut stream = tokenizer.decode_stream_after(search.prompt);
+        let text: String = tokens.iter().map(|token| stream.push(*token)).collect();
+        text + &stream.finish()
+    };
+    let best = found.first().map(|best| text(&best.tokens)).unwrap_or_default();
+    let beams: Vec<_> = found
+        .iter()
+        .map(|one| json!({ "text": text(&one.tokens), "tokens": one.tokens.len(), "score": one.score, "finish": one.finish }))
+        .collect();
+    session.print(&format!("{prompt}{best}"), &json!({ "prompt": prompt, "text": best, "beams": beams }))?;
     Ok(())
 }
 

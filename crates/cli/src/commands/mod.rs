@@ -4,6 +4,7 @@ pub mod chat;
 pub mod completions;
 pub mod data;
 pub mod doctor;
+pub mod embed;
 pub mod generate;
 pub mod grow;
 pub mod tokenizer;
@@ -22,6 +23,7 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, session),
         Command::Chat(args) => chat::run(args, session),
         Command::Generate(args) => generate::run(args, session),
+        Command::Embed(args) => embed::run(args, session),
         Command::Data(verb) => data::run(verb, session),
         Command::Tokenizer(verb) => tokenizer::run(verb, session),
         Command::Doctor(args) => doctor::run(args, session),
