@@ -173,7 +173,8 @@ impl Conversation<'_> {
             Finish::ContextFull => "; cut off: the context is full, /clear begins a new conversation",
         };
         let (tokens, rate, waited) = (answer.tokens, answer.rate(), answer.prompt_secs);
-        let (used, context) = (answer.prompt_tokens + tokens, self.generator.context());
+        let context = self.generator.context();
+        let used = (answer.prompt_tokens + tokens).min(context);
         let speed = format!("{tokens} tokens, {rate:.1} tokens/s, first after {waited:.1} s");
         self.session.note(&format!("[{speed}; {used} of {context} tokens used{ended}]\n"));
         self.messages.push(ChatMessage::new("assistant", answer.text));

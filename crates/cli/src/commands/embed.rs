@@ -8,7 +8,7 @@ use anyhow::Context;
 use elmwood_engine::{Cpu, Dtype};
 use elmwood_infer::{Pool, embed, normalize};
 use elmwood_model::Special;
-use serde_json::json;
+use serde::Serialize;
 
 use super::generate::load_model;
 use crate::interrupt;
@@ -74,9 +74,19 @@ pub fn run(args: &Args, _session: &Session) -> anyhow::Result<()> {
         if args.normalize {
             normalize(&mut vector);
         }
-        writeln!(out, "{}", json!({ "index": index, "tokens": tokens.len(), "embedding": vector }))?;
+        let line = Line { index, tokens: tokens.len(), embedding: &vector };
+        writeln!(out, "{}", serde_json::to_string(&line)?)?;
     }
     Ok(())
+}
+
+/// A line of the output.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    /// From 0.
+    index: usize,
+    tokens: usize,
+    embedding: &'a [f32],
 }
 
 type Texts = Box<dyn Iterator<Item = std::io::Result<String>>>;

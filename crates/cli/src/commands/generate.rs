@@ -270,11 +270,8 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let mut generator = Generator::new(&model, &cpu, args.model.context, Dtype::Bf16);
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
-    let streams = !session.json;
-    // What must have a form stands alone.
-    if streams && constraint.is_none() {
-        written = write!(out, "{prompt}");
-    }
+    // The prompt is shown once it was read. What must have a form stands alone.
+    let mut begin = if constraint.is_some() { "" } else { &*prompt };
     let request = Request {
         ends: tokenizer.end_of_generation(),
         constraint: constraint.as_mut(),
@@ -282,8 +279,8 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
         ..Request::new(&ids, args.max_tokens, &mut sampler)
     };
     let answer = generator.answer(&tokenizer, request, &args.model.stop, |text| {
-        if streams && written.is_ok() {
-            written = write!(out, "{text}").and_then(|()| out.flush());
+        if !session.json && written.is_ok() {
+            written = write!(out, "{}{text}", std::mem::take(&mut begin)).and_then(|()| out.flush());
         }
         if written.is_ok() && !interrupt::requested() {
             ControlFlow::Continue(())
@@ -292,7 +289,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
         }
     });
     let answer = answer.map_err(|error| args.model.explain(error, &model))?;
-    if streams && written.is_ok() {
+    if !session.json && written.is_ok() {
         written = writeln!(out);
     }
     written?;
