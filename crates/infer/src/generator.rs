@@ -188,14 +188,14 @@ impl<'m> Generator<'m> {
     /// Reads a generated token, with up to `speculate` tokens that may come after it.
     fn push(&mut self, token: u32, constraint: Option<&mut Constraint>, speculate: usize) {
         self.reader.push(token, |text, came, room| {
-            let most = speculate.min(room);
+            // Guesses are as good as the last ones were: after none that came, one is tried.
+            let most = speculate.min(room).min(2 * came + 1);
             let mut forced = match constraint {
                 Some(constraint) if most > 0 => constraint.forced(),
                 _ => Vec::new(),
             };
             forced.truncate(most);
-            // Guesses are as good as the last ones were: after none that came, one is tried.
-            if forced.is_empty() { draft(text, most.min(2 * came + 1)) } else { forced }
+            if forced.is_empty() { draft(text, most) } else { forced }
         });
     }
 }

@@ -40,7 +40,8 @@ fn write(form: &Form, max_tokens: usize) -> Vec<(String, Finish, bool)> {
 #[test]
 fn json_texts_have_their_schema() {
     let is = |value: &Value, key: &str, good: fn(&Value) -> bool| value.get(key).is_some_and(good);
-    let cases: [(&str, &dyn Fn(&Value) -> bool); 6] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&Value) -> bool);
+    let cases: [Case<'_>; 6] = [
         (r#"{"type": "integer", "minimum": -3, "maximum": 40}"#, &|value| {
             (-3..=40).contains(&value.as_i64().unwrap())
         }),
