@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    chat, completions, convert, data, doctor, generate, grow, perplexity, tokenizer, train,
+    chat, completions, convert, data, doctor, embed, generate, grow, perplexity, tokenizer, train,
 };
 
 /// From web pages to a small language model of your own, in one command.
@@ -66,6 +66,8 @@ pub enum Command {
     Convert(convert::Args),
     /// Measure how well a model predicts a text
     Perplexity(perplexity::Args),
+    /// Turn texts into vectors
+    Embed(embed::Args),
     /// Turn pages into a corpus, step by step
     #[command(subcommand)]
     Data(data::Verb),

@@ -233,8 +233,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(error) = cause.downcast_ref::<elmwood_train::Error>() {
             return exit_of_train(error);
         }
-        if cause.is::<elmwood_infer::Error>() {
-            return Exit::BadInput;
+        if let Some(error) = cause.downcast_ref::<elmwood_infer::Error>() {
+            let of_options = matches!(error, elmwood_infer::Error::Setting { .. });
+            return if of_options { Exit::Usage } else { Exit::BadInput };
         }
         if cause.is::<elmwood_engine::IsaError>() {
             return Exit::Usage;

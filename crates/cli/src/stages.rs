@@ -101,8 +101,9 @@ impl Stage {
     /// The hash over all that decides what the stage makes.
     #[must_use]
     pub fn key(&self) -> Key {
-        // `serde_json` sorts the keys of an object, so equal settings give equal text.
-        let all = serde_json::json!([self.name, self.version, self.settings, self.inputs]);
+        let mut all = serde_json::json!([self.name, self.version, self.settings, self.inputs]);
+        // Equal settings give equal text, in whatever order they were written.
+        all.sort_all_objects();
         Key::of_bytes(all.to_string().as_bytes())
     }
 }

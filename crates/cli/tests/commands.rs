@@ -295,7 +295,7 @@ fn a_model_writes_and_the_seed_decides_what() {
         .succeeds()
         .json();
     assert!(json["tokens"].as_u64().unwrap() <= 64);
-    generate(&["--prompt", &article(1)]).fails(3, &["the model's context is 64", "shorten the prompt"]);
+    generate(&["--prompt", &article(1)]).fails(3, &["the context has room for 64", "shorten the prompt"]);
     for (option, value) in
         [("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "0"), ("--top-k", "0")]
     {

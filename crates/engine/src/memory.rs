@@ -39,6 +39,14 @@ impl Memory {
     }
 }
 
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.len);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
 impl Deref for Memory {
     type Target = [u8];
 
@@ -71,7 +79,9 @@ mod tests {
             assert!(memory.iter().all(|byte| *byte == 0));
             assert!((memory.as_ptr() as usize).is_multiple_of(if len < LEAST { 64 } else { HUGE_PAGE }));
             memory.fill(7);
-            assert!(memory.iter().all(|byte| *byte == 7));
+            let copy = memory.clone();
+            memory.fill(8);
+            assert!(copy.iter().all(|byte| *byte == 7));
         }
     }
 }

@@ -37,6 +37,15 @@ pub struct Tensor {
     dtype: Dtype,
 }
 
+impl Clone for Tensor {
+    /// A copy outside any arena.
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeros(self.rows, self.cols, self.dtype);
+        copy.lines.copy_from_slice(&self.lines);
+        copy
+    }
+}
+
 impl Tensor {
     /// Zeros, outside any arena: for parameters and their state.
     #[must_use]

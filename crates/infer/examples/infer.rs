@@ -9,10 +9,11 @@
 //! ```
 //! `--threads N`, `--cache f32|bf16|int8`, `--rounds N` and `--profile`, which tells where the time went, may follow.
 
+use std::ops::ControlFlow::Continue;
 use std::time::Instant;
 
 use elmwood_engine::{CacheFormat, Cpu, Dtype, int8_peak_gops, read_gbs};
-use elmwood_infer::{Generator, Sampler, Sampling, Step};
+use elmwood_infer::{Generator, Request, Sampler, Sampling, Step};
 use elmwood_model::LocalModel;
 
 fn main() {
@@ -35,7 +36,7 @@ fn main() {
     let (tokens, depth, rounds) = (number("--tokens", 512), number("--depth", 0), number("--rounds", 3));
     let vocab = model.architecture().vocab_size as u32;
     let prompt = |n: usize| (0..n as u32).map(|i| (i * 7919 + 13) % vocab).collect::<Vec<u32>>();
-    let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() });
+    let mut sampler = Sampler::new(Sampling::greedy()).expect("settings within their ranges");
     let floors = || {
         let peak = int8_peak_gops(&cpu);
         format!(r#""int8_peak_gops": {peak:.1}, "read_gbs": {:.2}"#, read_gbs(&cpu))
@@ -45,7 +46,8 @@ fn main() {
     match mode.as_str() {
         "load" => {
             let mut generator = Generator::new(&model, &cpu, 512, cache);
-            generator.generate(&[1], 1, &[], &mut sampler, |_| true).expect("a prompt of one token");
+            let request = Request::new(&[1], 1, &mut sampler);
+            generator.generate(request, |_| Continue(())).expect("a prompt of one token");
             println!(r#"{{"seconds": {:.4}, "peak_mib": {}}}"#, began.elapsed().as_secs_f64(), peak_mib());
         }
         "prompt" => {
@@ -61,10 +63,11 @@ fn main() {
         }
         "generate" => {
             let mut sequence = model.sequence(&cpu, depth + tokens + 1, cache);
-            let mut token = sampler.draw(model.advance(&cpu, &mut sequence, &prompt(depth.max(1))));
+            let mut draw = |logits: &[f32]| sampler.draw(logits, &[], None).expect("logits are numbers");
+            let mut token = draw(model.advance(&cpu, &mut sequence, &prompt(depth.max(1))));
             let began = Instant::now();
             for _ in 0..tokens {
-                token = sampler.draw(model.advance(&cpu, &mut sequence, &[token]));
+                token = draw(model.advance(&cpu, &mut sequence, &[token]));
             }
             let rate = tokens as f64 / began.elapsed().as_secs_f64();
             println!(r#"{{"tokens_per_sec": {rate:.3}, {}, "peak_mib": {}}}"#, floors(), peak_mib());
@@ -78,9 +81,10 @@ fn main() {
                     if matches!(step, Step::Prompt { .. }) {
                         began = Instant::now();
                     }
-                    true
+                    Continue(())
                 };
-                let ids = generator.generate(&[1], tokens, &[], &mut sampler, on_step).expect("one token");
+                let request = Request::new(&[1], tokens, &mut sampler);
+                let ids = generator.generate(request, on_step).expect("one token").tokens;
                 let rate = tokens as f64 / began.elapsed().as_secs_f64();
                 if rate > best.0 {
                     best = (rate, ids);

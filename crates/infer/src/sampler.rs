@@ -3,7 +3,13 @@
 use elmwood_model::random::philox4x32;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+use crate::constraint::Mask;
+use crate::penalties::Penalties;
+
 /// How tokens are chosen.
+///
+/// Penalties come first, then `top_k`, then the temperature, then `top_p` and `min_p` on the probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
@@ -15,54 +21,124 @@ pub struct Sampling {
     pub top_p: f32,
     /// Only tokens at least this many times as likely as the most likely one; 0 for all.
     pub min_p: f32,
+    /// Logits of recent tokens are divided by this if positive, else multiplied; 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// Taken off the logits of recent tokens; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Taken off the logits of recent tokens, for each time they were there; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// How many tokens are recent, those of the prompt among them.
+    pub repeat_last: usize,
     /// Where random choices start.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, seed: 1 }
+        Self {
+            temperature: 0.8,
+            top_k: 0,
+            top_p: 0.95,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repeat_last: 64,
+            seed: 1,
+        }
     }
 }
 
-/// Draws tokens; the n-th draw depends on the logits, the seed and n alone.
+impl Sampling {
+    /// Always the most likely token.
+    #[must_use]
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let settings = [
+            ("temperature", self.temperature, (0.0..=100.0).contains(&self.temperature), "from 0 to 100"),
+            ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0, at most 1"),
+            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
+            (
+                "repeat_penalty",
+                self.repeat_penalty,
+                self.repeat_penalty > 0.0 && self.repeat_penalty <= 100.0,
+                "above 0, at most 100",
+            ),
+            (
+                "presence_penalty",
+                self.presence_penalty,
+                (-100.0..=100.0).contains(&self.presence_penalty),
+                "from -100 to 100",
+            ),
+            (
+                "frequency_penalty",
+                self.frequency_penalty,
+                (-100.0..=100.0).contains(&self.frequency_penalty),
+                "from -100 to 100",
+            ),
+        ];
+        match settings.into_iter().find(|(_, _, good, _)| !good) {
+            Some((name, value, _, expected)) => {
+                Err(Error::Setting { name, value: f64::from(value), expected })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Draws tokens; the n-th draw depends on the logits, the recent tokens, what is allowed, the seed and n alone.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
     draws: u64,
-    /// Tokens by probability, kept to reuse the memory.
+    /// Logits after penalties, and tokens by probability: kept to reuse the memory.
+    logits: Vec<f32>,
     candidates: Vec<(f32, u32)>,
 }
 
 impl Sampler {
     /// A sampler that has drawn nothing yet.
-    #[must_use]
-    pub fn new(sampling: Sampling) -> Self {
-        Self { sampling, draws: 0, candidates: Vec::new() }
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting out of its range.
+    pub fn new(sampling: Sampling) -> Result<Self, Error> {
+        sampling.check()?;
+        Ok(Self { sampling, draws: 0, logits: Vec::new(), candidates: Vec::new() })
     }
 
-    /// Chooses a token; of equally likely ones the smaller id comes first. Logits that are no numbers are
-    /// never chosen.
-    ///
-    /// # Panics
-    /// Without a single logit that is a number.
-    pub fn draw(&mut self, logits: &[f32]) -> u32 {
-        let Sampling { temperature, top_k, top_p, min_p, seed } = self.sampling;
+    /// Chooses the token after `text`, one of `allowed` if there is such a mask; of equally likely ones the smaller id
+    /// comes first. Logits that are no numbers are never chosen; nothing is where no other is left.
+    pub fn draw(&mut self, logits: &[f32], text: &[u32], allowed: Option<&Mask>) -> Option<u32> {
+        let Sampling { temperature, top_k, top_p, min_p, repeat_last, seed, .. } = self.sampling;
         let counter = [self.draws as u32, (self.draws >> 32) as u32, 0, 0];
         self.draws += 1;
-        let all = logits.iter().zip(0..).filter(|(logit, _)| !logit.is_nan()).map(|(logit, id)| (*logit, id));
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        let penalties = Penalties {
+            repeat: self.sampling.repeat_penalty,
+            presence: self.sampling.presence_penalty,
+            frequency: self.sampling.frequency_penalty,
+        };
+        penalties.apply(&text[text.len().saturating_sub(repeat_last)..], &mut self.logits);
         self.candidates.clear();
-        self.candidates.extend(all);
+        let numbers = self.logits.iter().copied().zip(0..).filter(|(logit, _)| !logit.is_nan());
+        match allowed {
+            None => self.candidates.extend(numbers),
+            Some(mask) => self.candidates.extend(numbers.filter(|&(_, id)| mask.allows(id))),
+        }
         let by_logit = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if temperature <= 0.0 {
-            return self.candidates.iter().copied().min_by(by_logit).expect("a logit that is a number").1;
+            return self.candidates.iter().copied().min_by(by_logit).map(|(_, id)| id);
         }
         if top_k > 0 && top_k < self.candidates.len() {
             self.candidates.select_nth_unstable_by(top_k - 1, by_logit);
             self.candidates.truncate(top_k);
         }
         self.candidates.sort_unstable_by(by_logit);
-        let largest = self.candidates.first().expect("a logit that is a number").0;
+        let largest = self.candidates.first()?.0;
         let mut total = 0.0_f64;
         for (value, _) in &mut self.candidates {
             *value = ((*value - largest) / temperature).exp();
@@ -83,10 +159,10 @@ impl Sampler {
         for (p, id) in &self.candidates[..kept] {
             rest -= f64::from(*p);
             if rest < 0.0 {
-                return *id;
+                return Some(*id);
             }
         }
-        self.candidates[kept - 1].1
+        Some(self.candidates[kept - 1].1)
     }
 }
 
@@ -97,10 +173,10 @@ mod tests {
     const LOGITS: [f32; 5] = [0.0, 2.0, f32::NAN, 1.0, 2.0];
 
     fn shares(sampling: Sampling) -> [f64; 5] {
-        let mut sampler = Sampler::new(sampling);
+        let mut sampler = Sampler::new(sampling).unwrap();
         let mut shares = [0.0; 5];
         for _ in 0..20_000 {
-            shares[sampler.draw(&LOGITS) as usize] += 1.0 / 20_000.0;
+            shares[sampler.draw(&LOGITS, &[], None).unwrap() as usize] += 1.0 / 20_000.0;
         }
         shares
     }
@@ -130,10 +206,43 @@ mod tests {
     #[test]
     fn the_seed_decides() {
         let draw = |seed| {
-            let mut sampler = Sampler::new(Sampling { seed, temperature: 1.0, ..Sampling::default() });
-            (0..50).map(|_| sampler.draw(&LOGITS)).collect::<Vec<_>>()
+            let sampling = Sampling { seed, temperature: 1.0, ..Sampling::default() };
+            let mut sampler = Sampler::new(sampling).unwrap();
+            (0..50).map(|_| sampler.draw(&LOGITS, &[], None)).collect::<Vec<_>>()
         };
         assert_eq!(draw(5), draw(5));
         assert_ne!(draw(5), draw(6));
+    }
+
+    #[test]
+    fn recent_tokens_are_those_of_the_last_ones() {
+        let sampling = Sampling { repeat_penalty: 3.0, repeat_last: 2, ..Sampling::greedy() };
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let mut draw = |text: &[u32]| sampler.draw(&LOGITS, text, None).unwrap();
+        assert_eq!([draw(&[]), draw(&[1]), draw(&[1, 4]), draw(&[1, 0, 0])], [1, 4, 3, 1]);
+    }
+
+    #[test]
+    fn a_mask_comes_before_everything_but_penalties() {
+        let sampling = Sampling { top_k: 1, ..Sampling::default() };
+        let draw = |ids: &[u32]| {
+            Sampler::new(sampling).unwrap().draw(&LOGITS, &[], Some(&ids.iter().copied().collect()))
+        };
+        assert_eq!(draw(&[3, 0]), Some(3));
+        assert_eq!(draw(&[0, 77]), Some(0));
+        assert_eq!(draw(&[2]), None, "a logit that is no number");
+        assert_eq!(draw(&[]), None);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let fails = |sampling| Sampler::new(sampling).unwrap_err().to_string();
+        let base = Sampling::default();
+        assert_eq!(fails(Sampling { top_p: 0.0, ..base }), "`top_p` is 0, but must be above 0, at most 1");
+        assert!(fails(Sampling { temperature: f32::NAN, ..base }).starts_with("`temperature` is NaN"));
+        assert!(fails(Sampling { repeat_penalty: 0.0, ..base }).starts_with("`repeat_penalty` is 0"));
+        assert!(fails(Sampling { min_p: 1.5, ..base }).starts_with("`min_p` is 1.5"));
+        assert!(fails(Sampling { presence_penalty: f32::INFINITY, ..base }).contains("inf"));
+        assert!(fails(Sampling { frequency_penalty: -101.0, ..base }).contains("from -100 to 100"));
     }
 }

@@ -2,14 +2,12 @@
 
 mod common;
 
-use common::{local, weights};
-use elmwood_engine::{Arena, Batch, CacheFormat, Cpu, Dtype, Tape};
-use elmwood_infer::{Error, Generator, Sampler, Sampling, Step};
-use elmwood_model::Model;
+use std::ops::ControlFlow::{Break, Continue};
 
-fn greedy() -> Sampler {
-    Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() })
-}
+use common::{greedy, local, tokens, weights};
+use elmwood_engine::{Arena, Batch, CacheFormat, Cpu, Dtype, Tape};
+use elmwood_infer::{Error, Finish, Generator, Request, Step};
+use elmwood_model::Model;
 
 /// The most likely token after `tokens`, as training computes it: without cache or packed weights.
 fn next(model: &Model, cpu: &Cpu, tokens: &[u32]) -> u32 {
@@ -20,7 +18,7 @@ fn next(model: &Model, cpu: &Cpu, tokens: &[u32]) -> u32 {
     let hidden = model.forward(&mut tape, None);
     let mut logits = vec![0.0; 100];
     tape.logits(hidden, tokens.len() - 1, model.head(), &mut logits);
-    greedy().draw(&logits)
+    greedy().draw(&logits, &[], None).unwrap()
 }
 
 #[test]
@@ -41,9 +39,10 @@ fn greedy_text_is_that_of_the_plain_computation() {
             if let Step::Token(token) = step {
                 told.push(token);
             }
-            true
+            Continue(())
         };
-        let got = generator.generate(&prompt, 35, &[], &mut greedy(), on_step).unwrap();
+        let mut sampler = greedy();
+        let got = generator.generate(Request::new(&prompt, 35, &mut sampler), on_step).unwrap().tokens;
         assert_eq!(got, text[5..]);
         assert_eq!(told, got);
     }
@@ -59,9 +58,8 @@ fn a_text_that_is_known_in_part_is_continued_as_afresh() {
         let mut kept = new();
         let prompts: [&[u32]; 4] = [&[7; 36], &[7, 7, 7, 8], &[7, 7, 7, 8, 9], &[7, 7, 7, 8]];
         for prompt in prompts {
-            let again = kept.generate(prompt, 4, &[], &mut greedy(), |_| true).unwrap();
-            let afresh = new().generate(prompt, 4, &[], &mut greedy(), |_| true).unwrap();
-            assert_eq!(again, afresh, "{dtype:?}, {prompt:?}");
+            let again = tokens(&mut kept, prompt, 4);
+            assert_eq!(again, tokens(&mut new(), prompt, 4), "{dtype:?}, {prompt:?}");
         }
     }
 }
@@ -71,17 +69,26 @@ fn it_ends_at_the_end_token_the_limit_the_context_or_on_request() {
     let cpu = Cpu::new(1).unwrap();
     let model = local(&cpu, Dtype::F32);
     let mut generator = Generator::new(&model, &cpu, 1000, CacheFormat::F32);
-    let mut run = |max, ends: &[u32], stop: bool| {
-        let on_step = |step| !(stop && matches!(step, Step::Token(_)));
-        generator.generate(&[1, 2], max, ends, &mut greedy(), on_step).unwrap()
+    let mut run = |max_tokens, ends: &[u32], stop: bool| {
+        let on_step = |step| match step {
+            Step::Token(_) if stop => Break(Finish::Interrupted),
+            _ => Continue(()),
+        };
+        let mut sampler = greedy();
+        let request = Request { ends, ..Request::new(&[1, 2], max_tokens, &mut sampler) };
+        let generated = generator.generate(request, on_step).unwrap();
+        (generated.tokens, generated.finish)
     };
-    let whole = run(1000, &[], false);
+    let (whole, finish) = run(1000, &[], false);
     assert_eq!(whole.len(), 39, "38 places after the prompt, and the token that none is left to follow");
-    assert_eq!(run(7, &[], false), whole[..7]);
-    assert_eq!(run(1000, &[], true), whole[..1]);
+    assert_eq!(finish, Finish::ContextFull);
+    assert_eq!(run(39, &[], false), (whole.clone(), Finish::Length));
+    assert_eq!(run(7, &[], false), (whole[..7].to_vec(), Finish::Length));
+    assert_eq!(run(0, &[], false), (vec![], Finish::Length));
+    assert_eq!(run(1000, &[], true), (whole[..1].to_vec(), Finish::Interrupted));
     let end = whole[5];
     let first = whole.iter().position(|token| *token == end).unwrap();
-    assert_eq!(run(1000, &[end], false), whole[..first]);
+    assert_eq!(run(1000, &[end], false), (whole[..first].to_vec(), Finish::EndToken));
 }
 
 #[test]
@@ -89,7 +96,9 @@ fn prompts_that_cannot_be_continued_are_refused() {
     let cpu = Cpu::new(1).unwrap();
     let model = local(&cpu, Dtype::F32);
     let mut generator = Generator::new(&model, &cpu, 1000, CacheFormat::F32);
-    let mut run = |prompt: &[u32]| generator.generate(prompt, 1, &[], &mut greedy(), |_| true).unwrap_err();
+    let mut run = |prompt: &[u32]| {
+        generator.generate(Request::new(prompt, 1, &mut greedy()), |_| Continue(())).unwrap_err()
+    };
     assert_eq!(run(&[]), Error::EmptyPrompt);
     assert_eq!(run(&[1; 40]), Error::PromptTooLong { tokens: 40, context: 40 });
     assert_eq!(run(&[1, 100]), Error::UnknownToken { token: 100, vocab: 100 });

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{local, tokens};
+use common::{local, text};
 use elmwood_engine::{CacheFormat, Cpu, Dtype};
 use elmwood_infer::{Error, Perplexity, Windows, perplexity};
 use elmwood_model::LocalModel;
@@ -38,7 +38,7 @@ fn it_is_what_the_definition_says() {
     let cpu = Cpu::new(2).unwrap();
     let model = local(&cpu, Dtype::F32);
     // Three windows, and a rest that is left out.
-    let tokens = tokens(3 * CONTEXT as u32 + 7);
+    let tokens = text(3 * CONTEXT as u32 + 7);
     for bos in [None, Some(3)] {
         let windows = Windows { tokens: &tokens, context: CONTEXT, limit: None, bos };
         let got = run(&model, &cpu, windows).unwrap().unwrap();
@@ -63,7 +63,7 @@ fn it_is_what_the_definition_says() {
 fn windows_can_be_limited_and_stopped() {
     let cpu = Cpu::new(1).unwrap();
     let model = local(&cpu, Dtype::F32);
-    let tokens = tokens(4 * CONTEXT as u32);
+    let tokens = text(4 * CONTEXT as u32);
     let windows = Windows { tokens: &tokens, context: CONTEXT, limit: Some(2), bos: None };
     let limited = run(&model, &cpu, windows).unwrap().unwrap();
     assert_eq!(limited.windows, 2);
@@ -76,7 +76,7 @@ fn windows_can_be_limited_and_stopped() {
 fn texts_that_cannot_be_scored_are_refused() {
     let cpu = Cpu::new(1).unwrap();
     let model = local(&cpu, Dtype::F32);
-    let tokens = tokens(30);
+    let tokens = text(30);
     let windows = Windows { tokens: &tokens, context: CONTEXT, limit: None, bos: None };
     let error = |windows| run(&model, &cpu, windows).unwrap_err();
     assert_eq!(

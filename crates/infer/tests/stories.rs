@@ -2,10 +2,11 @@
 //! reading of that format computes.
 
 use std::fs;
+use std::ops::ControlFlow::Continue;
 use std::path::{Path, PathBuf};
 
 use elmwood_engine::{CacheFormat, Cpu, Dtype};
-use elmwood_infer::{Generator, Sampler, Sampling, Windows, perplexity};
+use elmwood_infer::{Generator, Request, Sampler, Sampling, Windows, perplexity};
 use elmwood_model::{LocalModel, Quantization, SourceModel, Tokenizer};
 
 /// The model, or a notice that it is absent.
@@ -135,8 +136,9 @@ fn converted(cpu: &Cpu, from: &Path, quantization: Quantization) -> (LocalModel,
 }
 
 fn greedy(model: &LocalModel, cpu: &Cpu, n: usize) -> Vec<u32> {
-    let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() });
-    Generator::new(model, cpu, 512, CacheFormat::F32).generate(&[1], n, &[], &mut sampler, |_| true).unwrap()
+    let mut sampler = Sampler::new(Sampling::greedy()).unwrap();
+    let request = Request::new(&[1], n, &mut sampler);
+    Generator::new(model, cpu, 512, CacheFormat::F32).generate(request, |_| Continue(())).unwrap().tokens
 }
 
 #[test]

@@ -152,6 +152,7 @@ impl LocalModel {
             caches: self.layers.iter().map(cache).collect(),
             capacity,
             ropes: [None, None],
+            long: false,
             arena: Arena::default(),
             logits: vec![0.0; self.architecture.vocab_size],
         }
@@ -187,9 +188,9 @@ impl LocalModel {
         let end = sequence.tokens.len();
         assert!(end <= sequence.capacity, "the sequence has room for {} tokens", sequence.capacity);
         let long = self.architecture.rope.switch().is_some_and(|switch| end > switch);
-        let was_long = self.architecture.rope.switch().is_some_and(|switch| before > switch);
-        if long != was_long && before > 0 {
+        if long != sequence.long {
             // With other turns, every layer gives other results for the earlier tokens too: all are computed anew.
+            sequence.long = long;
             for cache in &mut sequence.caches {
                 cache.truncate(0);
             }
@@ -201,8 +202,7 @@ impl LocalModel {
         let mut logits = Vec::new();
         let mut start = held;
         while start < end {
-            let room = sequence.caches.iter().map(AttentionCache::room).min().unwrap_or(CHUNK);
-            let chunk = &all[start..(start + CHUNK.min(room)).min(end)];
+            let chunk = &all[start..(start + sequence.at_once()).min(end)];
             let hidden = self.run(cpu, sequence, &rope, start, chunk);
             let mut pass = Pass::new(cpu, &mut sequence.arena, &self.parameters, start, chunk);
             // A few rows at a time, since a row of logits may be larger than everything else.
@@ -227,6 +227,23 @@ impl LocalModel {
             start += chunk.len();
         }
         sequence.tokens = all;
+    }
+
+    /// Calls `each` with the row after the final norm for every one of `tokens`, which are a whole text.
+    ///
+    /// # Panics
+    /// If one is not in the vocabulary.
+    pub fn hidden(&self, cpu: &Cpu, tokens: &[u32], cache: CacheFormat, mut each: impl FnMut(&[f32])) {
+        let mut sequence = self.sequence(cpu, tokens.len(), cache);
+        let long = self.architecture.rope.switch().is_some_and(|switch| tokens.len() > switch);
+        let rope = sequence.rope(&self.architecture, long);
+        let mut past = 0;
+        while past < tokens.len() {
+            let chunk = &tokens[past..(past + sequence.at_once()).min(tokens.len())];
+            let hidden = self.run(cpu, &mut sequence, &rope, past, chunk);
+            hidden.f32().chunks_exact(hidden.cols()).for_each(&mut each);
+            past += chunk.len();
+        }
     }
 
     /// Rows after the final norm.
@@ -290,6 +307,8 @@ pub struct Sequence {
     capacity: usize,
     /// Turns of short and of long sequences, made when they are needed.
     ropes: [Option<Arc<RopeTable>>; 2],
+    /// Whether keys and values are those of a long sequence.
+    long: bool,
     arena: Arena,
     logits: Vec<f32>,
 }
@@ -331,6 +350,20 @@ impl Sequence {
         self.caches.iter().map(AttentionCache::bytes).sum()
     }
 
+    /// A copy that goes its own way: as much memory again.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            tokens: self.tokens.clone(),
+            caches: self.caches.clone(),
+            capacity: self.capacity,
+            ropes: self.ropes.clone(),
+            long: self.long,
+            arena: Arena::default(),
+            logits: self.logits.clone(),
+        }
+    }
+
     /// Forgets tokens from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
@@ -343,6 +376,11 @@ impl Sequence {
             }
             kept = least;
         }
+    }
+
+    /// Tokens that may go through the model at once.
+    fn at_once(&self) -> usize {
+        self.caches.iter().map(AttentionCache::room).fold(CHUNK, usize::min)
     }
 
     fn rope(&mut self, architecture: &Architecture, long: bool) -> Arc<RopeTable> {

@@ -1,10 +1,11 @@
 //! `elmwood chat`: a conversation with a model in the terminal.
 
+use std::borrow::Cow;
 use std::io::{BufRead, IsTerminal, Write};
-use std::time::Instant;
+use std::ops::ControlFlow;
 
 use elmwood_engine::{CacheFormat, Cpu};
-use elmwood_infer::{Generator, Sampler, Step};
+use elmwood_infer::{Finish, Generator, Request, Sampler};
 use elmwood_model::{ChatMessage, ChatTemplate, Special, Tokenizer};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -35,7 +36,11 @@ const HELP: &str = "\
 /system TEXT    what the model is told before the conversation; begins a new one
 /help           this list
 /quit           the end (or Ctrl-D)
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.";
+A message of several lines stands between two lines of \"\"\"; a line that ends with \\ goes on in the next one.
+Ctrl-C stops an answer.";
+
+/// What stands around a message of several lines.
+const QUOTES: &str = "\"\"\"";
 
 /// Reads messages and writes answers until the input ends.
 ///
@@ -47,11 +52,13 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let template = ChatTemplate::of(&tokenizer)?;
     let mut conversation = Conversation {
         generator: Generator::new(&model, &cpu, args.model.context, CacheFormat::Bf16),
-        sampler: args.model.sampler(),
+        sampler: args.model.sampler()?,
         tokenizer: &tokenizer,
         template,
         messages: Vec::new(),
         system: args.system.clone(),
+        stops: &args.model.stop,
+        speculate: args.model.speculate(),
         max_tokens: args.max_tokens,
         session,
     };
@@ -67,12 +74,12 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
             "" => {}
             "/quit" | "/exit" | "/bye" => break,
             "/help" => session.note(HELP),
-            "/clear" => conversation.messages.clear(),
+            "/clear" => conversation.clear(),
             "/again" => conversation.again()?,
             command if command == "/system" || command.starts_with("/system ") => {
                 let text = command["/system".len()..].trim();
                 conversation.system = (!text.is_empty()).then(|| text.to_owned());
-                conversation.messages.clear();
+                conversation.clear();
             }
             command if command.starts_with('/') => {
                 session.note(&format!("there is no command `{command}`; /help lists them"));
@@ -91,6 +98,8 @@ struct Conversation<'a> {
     template: ChatTemplate,
     messages: Vec<ChatMessage>,
     system: Option<String>,
+    stops: &'a [String],
+    speculate: usize,
     max_tokens: usize,
     session: &'a Session,
 }
@@ -110,48 +119,72 @@ impl Conversation<'_> {
         self.answer()
     }
 
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.session.note("a new conversation");
+    }
+
     fn answer(&mut self) -> anyhow::Result<()> {
         let system = self.system.iter().map(|text| ChatMessage::new("system", text));
         let messages: Vec<ChatMessage> = system.chain(self.messages.iter().cloned()).collect();
         let text = self.template.render(&messages)?;
         let prompt = self.tokenizer.encode_prompt(&text, Special::Parse);
-        let mut stream = self.tokenizer.decode_stream_after(&prompt);
-        let (mut answer, mut out) = (String::new(), std::io::stdout().lock());
-        let (mut began, mut written, mut tokens) = (Instant::now(), Ok(()), 0);
-        let asked = Instant::now();
-        let ends = self.tokenizer.end_of_generation();
-        let (result, stopped) = interrupt::stop_only(|| {
-            let on_step = |step| {
-                match step {
-                    Step::Prompt { .. } => began = Instant::now(),
-                    Step::Token(token) => {
-                        tokens += 1;
-                        let text = stream.push(token);
-                        written = write!(out, "{text}").and_then(|()| out.flush());
-                        answer.push_str(&text);
-                    }
+        let request = Request {
+            ends: self.tokenizer.end_of_generation(),
+            speculate: self.speculate,
+            ..Request::new(&prompt, self.max_tokens, &mut self.sampler)
+        };
+        let (mut out, mut written) = (std::io::stdout().lock(), Ok(()));
+        let in_terminal = std::io::stdout().is_terminal();
+        let (result, _) = interrupt::stop_only(|| {
+            self.generator.answer(self.tokenizer, request, self.stops, |text| {
+                let text = if in_terminal { Cow::from(harmless(text)) } else { Cow::from(text) };
+                written = write!(out, "{text}").and_then(|()| out.flush());
+                if written.is_ok() && !interrupt::requested() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
                 }
-                written.is_ok() && !interrupt::requested()
-            };
-            self.generator.generate(&prompt, self.max_tokens, ends, &mut self.sampler, on_step)
+            })
         });
-        if let Err(error) = result {
-            // The message does not fit; the conversation goes on without it.
-            self.messages.pop();
-            return Err(error.into());
-        }
         written?;
-        let rest = stream.finish();
-        writeln!(out, "{rest}")?;
-        answer.push_str(&rest);
-        self.messages.push(ChatMessage::new("assistant", answer));
-        let rate = f64::from(tokens) / began.elapsed().as_secs_f64().max(1e-9);
-        let waited = began.duration_since(asked).as_secs_f64();
-        let stopped = if stopped { ", stopped" } else { "" };
-        self.session
-            .note(&format!("[{tokens} tokens, {rate:.1} tokens/s, first after {waited:.1} s{stopped}]"));
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(elmwood_infer::Error::PromptTooLong { tokens, context }) => {
+                self.messages.pop();
+                self.session.note(&format!(
+                    "the conversation has {tokens} tokens with this message, but there is room for {context}: the message was \
+                     taken back; /clear begins a new conversation, --context allows for more"
+                ));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        writeln!(out)?;
+        if answer.finish == Finish::Interrupted && answer.text.is_empty() {
+            self.messages.pop();
+            self.session.note("stopped before the answer; the message was taken back");
+            return Ok(());
+        }
+        let ended = match answer.finish {
+            Finish::EndToken | Finish::StopString | Finish::Complete => "",
+            Finish::Interrupted => "; stopped",
+            Finish::Length => "; cut off by --max-tokens",
+            Finish::ContextFull => "; cut off: the context is full, /clear begins a new conversation",
+        };
+        let (tokens, rate, waited) = (answer.tokens, answer.rate(), answer.prompt_secs);
+        let context = self.generator.context();
+        let used = (answer.prompt_tokens + tokens).min(context);
+        let speed = format!("{tokens} tokens, {rate:.1} tokens/s, first after {waited:.1} s");
+        self.session.note(&format!("[{speed}; {used} of {context} tokens used{ended}]\n"));
+        self.messages.push(ChatMessage::new("assistant", answer.text));
         Ok(())
     }
+}
+
+/// A text without characters that control a terminal.
+fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
 }
 
 /// Where messages come from: an editor in a terminal, lines of a file otherwise.
@@ -170,25 +203,38 @@ impl Input {
         matches!(self, Self::Terminal(_))
     }
 
-    /// The next message, its continued lines joined; none at the end of the input.
+    /// The next message, its lines joined; none at the end of the input.
     fn message(&mut self) -> anyhow::Result<Option<String>> {
-        let mut message = String::new();
+        let mut lines: Vec<String> = Vec::new();
+        let mut quoted = false;
         loop {
-            let prompt = if message.is_empty() { "> " } else { "… " };
-            let Some(line) = self.line(prompt)? else {
-                return Ok((!message.is_empty()).then_some(message));
-            };
-            match line.strip_suffix('\\') {
-                Some(more) => {
-                    message.push_str(more);
-                    message.push('\n');
+            let prompt = if lines.is_empty() && !quoted { "> " } else { "… " };
+            let mut line = match self.line(prompt)? {
+                Line::Text(line) => line,
+                Line::Dropped => {
+                    lines.clear();
+                    quoted = false;
+                    continue;
                 }
-                None => {
-                    message.push_str(&line);
-                    break;
+                Line::End => return Ok((!lines.is_empty()).then(|| lines.join("\n"))),
+            };
+            if line.trim() == QUOTES {
+                quoted = !quoted;
+            } else {
+                let goes_on = line.ends_with('\\');
+                if goes_on && !quoted {
+                    line.pop();
+                }
+                lines.push(line);
+                if goes_on {
+                    continue;
                 }
             }
+            if !quoted {
+                break;
+            }
         }
+        let message = lines.join("\n");
         if let Self::Terminal(editor) = self
             && !message.trim().is_empty()
         {
@@ -197,22 +243,32 @@ impl Input {
         Ok(Some(message))
     }
 
-    fn line(&mut self, prompt: &str) -> anyhow::Result<Option<String>> {
+    fn line(&mut self, prompt: &str) -> anyhow::Result<Line> {
         match self {
-            Self::Terminal(editor) => loop {
-                match editor.readline(prompt) {
-                    Ok(line) => return Ok(Some(line)),
-                    // Ctrl-C at the prompt drops the line; Ctrl-D ends.
-                    Err(ReadlineError::Interrupted) => {}
-                    Err(ReadlineError::Eof) => return Ok(None),
-                    Err(error) => return Err(error.into()),
+            Self::Terminal(editor) => match editor.readline(prompt) {
+                Ok(line) => Ok(Line::Text(line)),
+                Err(ReadlineError::Interrupted) => {
+                    eprintln!("(Ctrl-D or /quit ends)");
+                    Ok(Line::Dropped)
                 }
+                Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(error) => Err(error.into()),
             },
             Self::Lines => {
                 let mut line = String::new();
                 let read = std::io::stdin().lock().read_line(&mut line)?;
-                Ok((read > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
+                let text = line.trim_end_matches(['\n', '\r']).to_owned();
+                Ok(if read > 0 { Line::Text(text) } else { Line::End })
             }
         }
     }
+}
+
+/// What came from where messages come from.
+enum Line {
+    Text(String),
+    /// Ctrl-C at the prompt.
+    Dropped,
+    /// Ctrl-D, or the end of a file.
+    End,
 }

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod convert;
 pub mod data;
 pub mod doctor;
+pub mod embed;
 pub mod generate;
 pub mod grow;
 pub mod perplexity;
@@ -26,6 +27,7 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args, session),
         Command::Convert(args) => convert::run(args, session),
         Command::Perplexity(args) => perplexity::run(args, session),
+        Command::Embed(args) => embed::run(args, session),
         Command::Data(verb) => data::run(verb, session),
         Command::Tokenizer(verb) => tokenizer::run(verb, session),
         Command::Doctor(args) => doctor::run(args, session),

@@ -1,9 +1,11 @@
 //! What the finished model is worth: bits per byte beside counting and `gzip`, and what it writes.
 
+use std::ops::ControlFlow;
+
 use elmwood_data::{DocumentReader, HELD_OUT, TRAIN};
 use elmwood_engine::{Arena, Cpu};
 use elmwood_eval::{Trigram, gzip_bits_per_byte};
-use elmwood_infer::{Generator, Sampler, Sampling, Step};
+use elmwood_infer::{Finish, Generator, Request, Sampler, Sampling, Step};
 use elmwood_model::{LocalModel, Model, Tokenizer, Weights};
 use elmwood_train::evaluate;
 use serde::{Deserialize, Serialize};
@@ -146,15 +148,19 @@ impl Pipeline<'_> {
                     seed: self.recipe.seed,
                     ..Sampling::default()
                 };
-                let mut sampler = Sampler::new(sampling);
+                let mut sampler = Sampler::new(sampling)?;
                 let on_step = |step| {
                     if matches!(step, Step::Token(_)) {
                         task.inc(1);
                     }
-                    !interrupt::requested()
+                    if interrupt::requested() {
+                        return ControlFlow::Break(Finish::Interrupted);
+                    }
+                    ControlFlow::Continue(())
                 };
-                let ends = [tokenizer.eos()];
-                let text = generator.generate(&ids, judge.sample_tokens, &ends, &mut sampler, on_step)?;
+                let ends = &[tokenizer.eos()];
+                let request = Request { ends, ..Request::new(&ids, judge.sample_tokens, &mut sampler) };
+                let text = generator.generate(request, on_step)?.tokens;
                 interrupt::check()?;
                 written += text.len();
                 let text = tokenizer.decode(&text);

@@ -48,7 +48,7 @@ impl CacheFormat {
 /// Keys and values of one layer for one sequence. They are packed as they come, so that nothing but themselves is
 /// read for the next token. Where tokens see no further than a window, later ones take the place of those that have
 /// gone out of sight.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AttentionCache {
     heads: Heads,
     format: CacheFormat,
