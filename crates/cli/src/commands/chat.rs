@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{BufRead, IsTerminal, Write};
 use std::ops::ControlFlow;
 
-use elmwood_engine::{CacheFormat, Cpu};
+use elmwood_engine::Cpu;
 use elmwood_infer::{Finish, Generator, Request, Sampler};
 use elmwood_model::{ChatMessage, ChatTemplate, Special, Tokenizer};
 use rustyline::DefaultEditor;
@@ -51,7 +51,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
     let (model, tokenizer) = args.model.load(&cpu)?;
     let template = ChatTemplate::of(&tokenizer)?;
     let mut conversation = Conversation {
-        generator: Generator::new(&model, &cpu, args.model.context, CacheFormat::Bf16),
+        generator: args.model.generator(&model, &cpu),
         sampler: args.model.sampler()?,
         tokenizer: &tokenizer,
         template,

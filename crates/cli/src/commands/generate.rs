@@ -80,12 +80,42 @@ pub struct ModelArgs {
     /// Room for so many tokens of prompt and answer, at most the model's context
     #[arg(long, value_name = "N", default_value_t = CONTEXT, value_parser = context)]
     pub context: usize,
+    /// How keys and values are held: int8 takes half the memory of bf16, and is as good for most texts
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "bf16")]
+    pub cache: Cache,
     /// Threads; all cores if left out
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
 }
 
+/// How keys and values are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Cache {
+    /// Single precision
+    F32,
+    /// Half as much
+    Bf16,
+    /// A quarter
+    Int8,
+}
+
+impl From<Cache> for CacheFormat {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::F32 => Self::F32,
+            Cache::Bf16 => Self::Bf16,
+            Cache::Int8 => Self::Int8,
+        }
+    }
+}
+
 impl ModelArgs {
+    /// Room for a text.
+    #[must_use]
+    pub fn generator<'m>(&self, model: &'m LocalModel, cpu: &'m Cpu) -> Generator<'m> {
+        Generator::new(model, cpu, self.context, self.cache.into())
+    }
+
     /// The model and its tokenizer.
     ///
     /// # Errors
@@ -271,7 +301,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<()> {
             },
         );
     }
-    let mut generator = Generator::new(&model, &cpu, args.model.context, CacheFormat::Bf16);
+    let mut generator = args.model.generator(&model, &cpu);
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
     // The prompt is shown once it was read. What must have a form stands alone.
@@ -323,7 +353,7 @@ fn beam_search(
 ) -> anyhow::Result<()> {
     // Each beam has a cache: no larger than it can get.
     let context = args.model.context.min(search.prompt.len() + search.max_tokens.max(1));
-    let mut generator = Generator::new(model, cpu, context, CacheFormat::Bf16);
+    let mut generator = Generator::new(model, cpu, context, args.model.cache.into());
     let on_step = |_| match interrupt::requested() {
         true => ControlFlow::Break(Finish::Interrupted),
         false => ControlFlow::Continue(()),
