@@ -87,16 +87,6 @@ impl Batch {
         }
     }
 
-    /// One row of new tokens that follow `past` earlier ones, for generation.
-    pub fn continue_from(&mut self, past: usize, tokens: &[u32]) {
-        self.clear();
-        (self.rows, self.seq) = (1, tokens.len());
-        self.tokens.extend(tokens);
-        self.positions.extend((past..past + tokens.len()).map(|i| i as u32));
-        self.starts.extend(tokens.iter().map(|_| 0));
-        self.targets.extend(tokens.iter().map(|_| NO_TARGET));
-    }
-
     /// Rows.
     #[must_use]
     pub fn rows(&self) -> usize {

@@ -36,7 +36,6 @@
 mod amx;
 mod arena;
 mod batch;
-mod cache;
 mod elementwise;
 mod frozen;
 mod interleaved;
@@ -59,7 +58,6 @@ mod testing;
 
 pub use arena::Arena;
 pub use batch::Batch;
-pub use cache::LayerCache;
 pub use frozen::{FrozenParameters, RowFormat};
 pub use interleaved::QuantMatrix;
 pub use ops::adamw::AdamW;

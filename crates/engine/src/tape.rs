@@ -11,7 +11,6 @@
 use std::sync::Arc;
 
 use crate::batch::Batch;
-use crate::cache::LayerCache;
 use crate::matmul::{Output, PackedMatrix, Precision, Source, multiply};
 use crate::ops::attention::{self, Mask, Operands, Strided};
 use crate::ops::cross_entropy::{self, Loss};
@@ -122,7 +121,7 @@ impl<'a> Tape<'a> {
         tape
     }
 
-    /// A tape that only computes, for evaluation and generation.
+    /// A tape that only computes, for evaluation.
     pub fn forgetting(
         cpu: &'a Cpu,
         arena: &'a mut Arena,
@@ -147,8 +146,7 @@ impl<'a> Tape<'a> {
         }
     }
 
-    /// Uses matrices that were packed before: for generation, where they stay the same, and for several batches of
-    /// one step.
+    /// Uses matrices that were packed before, for several batches of one step.
     #[must_use]
     pub fn with_packed(mut self, packed: &'a PackedParameters) -> Self {
         self.packed = Some(packed);
@@ -238,12 +236,8 @@ impl<'a> Tape<'a> {
     }
 
     /// Normalises and rotates queries and keys, then lets every token look at the earlier ones of its
-    /// document: `[tokens, query · dim]`. With a cache, keys and values of the new tokens are added to it and
-    /// all that it holds is looked at.
-    ///
-    /// # Panics
-    /// If the cache is full, or the tape records and there is one.
-    pub fn attention(&mut self, qkv: Var, layer: &AttentionLayer, cache: Option<&mut LayerCache>) -> Var {
+    /// document: `[tokens, query · dim]`.
+    pub fn attention(&mut self, qkv: Var, layer: &AttentionLayer) -> Var {
         let heads = layer.heads;
         let tokens = self.shape(qkv).0;
         let mut qk = self.arena.tensor(tokens, heads.qk_cols(), self.dtype);
@@ -256,14 +250,7 @@ impl<'a> Tape<'a> {
             let norm = norm_of(self.parameters, layer);
             let positions = &self.batch.positions;
             qk_norm_rope::forward::<E>(self.cpu, &norm, qkv_values.as_slice(), positions, qk.as_mut_slice(), r.f32_mut());
-            let operands = match cache {
-                None => operands(self.batch, self.dtype, heads, &qk, &qkv_values),
-                Some(cache) => {
-                    assert!(!self.recording, "gradients do not flow through a cache");
-                    cache.append::<E>(heads, qk.as_slice(), qkv_values.as_slice());
-                    cached_operands(self.batch, self.dtype, heads, &qk, cache)
-                }
-            };
+            let operands = operands(self.batch, self.dtype, heads, &qk, &qkv_values);
             attention::forward::<E>(self.cpu, self.arena, &operands, y.as_mut_slice(), log_sums.f32_mut());
         });
         self.values[qkv.0] = Some(qkv_values);
@@ -553,32 +540,12 @@ fn operands<'t>(
     }
 }
 
-fn cached_operands<'t>(
-    batch: &'t Batch,
-    dtype: Dtype,
-    heads: Heads,
-    qk: &'t Tensor,
-    cache: &'t LayerCache,
-) -> Operands<'t> {
-    assert_eq!(batch.rows, 1, "a cache holds one sequence");
-    Operands {
-        heads,
-        precision: dtype.into(),
-        query: columns(qk, 0),
-        key: columns(cache.keys(), 0),
-        value: columns(cache.values(), 0),
-        mask: Mask { rows: 1, queries: batch.seq, keys: cache.len(), starts: &batch.starts },
-    }
-}
-
 /// Every matrix of a model, packed once for many products with it.
 ///
 /// The same bits come out as with a tape that packs for itself, without the time that packing takes.
 #[derive(Debug)]
 pub struct PackedParameters {
     dtype: Dtype,
-    /// Whether products of the way back are packed for as well.
-    both_ways: bool,
     arena: Arena,
     matrices: Vec<Option<PackedPair>>,
 }
@@ -587,26 +554,18 @@ pub struct PackedParameters {
 #[derive(Debug)]
 struct PackedPair {
     forward: PackedMatrix,
-    back: Option<PackedMatrix>,
+    back: PackedMatrix,
 }
 
 impl PackedParameters {
-    /// Packs all matrices for forward passes of type `dtype`; vectors (one row) stay as they are.
-    #[must_use]
-    pub fn new(cpu: &Cpu, parameters: &Parameters, dtype: Dtype) -> Self {
-        let mut packed = Self { dtype, both_ways: false, arena: Arena::default(), matrices: Vec::new() };
-        packed.update(cpu, parameters);
-        packed
-    }
-
     /// Nothing yet, for training of type `dtype`: to be filled by [`PackedParameters::update`] before the first of
     /// several batches.
     #[must_use]
     pub fn for_training(dtype: Dtype) -> Self {
-        Self { dtype, both_ways: true, arena: Arena::default(), matrices: Vec::new() }
+        Self { dtype, arena: Arena::default(), matrices: Vec::new() }
     }
 
-    /// Packs all matrices anew, into the same memory.
+    /// Packs all matrices anew, into the same memory; vectors (one row) stay as they are.
     pub fn update(&mut self, cpu: &Cpu, parameters: &Parameters) {
         self.matrices.clear();
         let precision = self.dtype.into();
@@ -614,9 +573,7 @@ impl PackedParameters {
             let (rows, cols) = (matrix.rows(), matrix.cols());
             let pair = (rows > 1).then(|| PackedPair {
                 forward: PackedMatrix::new(cpu, &mut self.arena, &along_cols(matrix), rows, cols, precision),
-                back: self.both_ways.then(|| {
-                    PackedMatrix::new(cpu, &mut self.arena, &along_rows(matrix), cols, rows, precision)
-                }),
+                back: PackedMatrix::new(cpu, &mut self.arena, &along_rows(matrix), cols, rows, precision),
             });
             self.matrices.push(pair);
         }
@@ -627,7 +584,7 @@ impl PackedParameters {
     }
 
     fn back(&self, id: ParameterId) -> Option<&PackedMatrix> {
-        self.matrices[id.index()].as_ref()?.back.as_ref()
+        self.matrices[id.index()].as_ref().map(|pair| &pair.back)
     }
 }
 

@@ -15,7 +15,7 @@ fn next(model: &Model, cpu: &Cpu, tokens: &[u32]) -> u32 {
     batch.push_document(tokens);
     let mut arena = Arena::default();
     let mut tape = Tape::forgetting(cpu, &mut arena, model.parameters(), &batch, Dtype::F32);
-    let hidden = model.forward(&mut tape, None);
+    let hidden = model.forward(&mut tape);
     let mut logits = vec![0.0; 100];
     tape.logits(hidden, tokens.len() - 1, model.head(), &mut logits);
     greedy().draw(&logits, &[], None).unwrap()

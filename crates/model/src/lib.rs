@@ -52,7 +52,7 @@ pub use gguf::{
 };
 pub use layout::{TensorRole, TensorSpec, layout};
 pub use local::{LocalModel, Sequence};
-pub use model::{KvCache, Model};
+pub use model::Model;
 pub use safetensors_file::{
     Dtype, Fault, FloatType, INDEX_FILE, MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS, SafetensorsFile,
     SafetensorsFolder, SafetensorsWriter, TensorView, WEIGHTS_FILE,

@@ -1,4 +1,4 @@
-//! OpenELM's forward pass: the one definition that training, evaluation and generation share.
+//! OpenELM's forward pass over a tape: the one definition that training and evaluation share.
 //!
 //! ```text
 //! x1 = x  + Wo · attention(Wqkv · norm(x))          heads and widths differ from layer to layer
@@ -10,9 +10,7 @@
 
 use std::sync::Arc;
 
-use elmwood_engine::{
-    AttentionLayer, Dtype, Heads, LayerCache, ParameterId, Parameters, RopeTable, Tape, Var,
-};
+use elmwood_engine::{AttentionLayer, Heads, ParameterId, Parameters, RopeTable, Tape, Var};
 
 use crate::layout::{TensorRole, layout};
 use crate::weights::{NamedTensor, Weights};
@@ -119,19 +117,15 @@ impl Model {
         weights
     }
 
-    /// The hidden states after the final norm, `[tokens, model_dim]`, of the tape's batch. With a cache, the
-    /// batch holds new tokens that follow those in the cache, and is added to it.
+    /// The hidden states after the final norm, `[tokens, model_dim]`, of the tape's batch.
     ///
     /// # Panics
     /// If the tape was made for other parameters, a token is outside the vocabulary, or a position outside
     /// the context.
-    pub fn forward<'a>(&'a self, tape: &mut Tape<'a>, mut cache: Option<&mut KvCache>) -> Var {
+    pub fn forward<'a>(&'a self, tape: &mut Tape<'a>) -> Var {
         let mut x = tape.embedding(self.embedding);
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = match &mut cache {
-                None => tape.segment(x, |tape, x| layer.forward(tape, x, None)),
-                Some(cache) => layer.forward(tape, x, Some(&mut cache.layers[i])),
-            };
+        for layer in &self.layers {
+            x = tape.segment(x, |tape, x| layer.forward(tape, x));
             tape.keep_only(x);
         }
         tape.rms_norm(x, self.norm, RMS_NORM_EPS)
@@ -139,54 +133,14 @@ impl Model {
 }
 
 impl Layer {
-    fn forward(&self, tape: &mut Tape<'_>, x: Var, cache: Option<&mut LayerCache>) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
         let normed = tape.rms_norm(x, self.attn_norm, RMS_NORM_EPS);
         let qkv = tape.linear(normed, self.qkv_proj);
-        let heads = tape.attention(qkv, &self.attention, cache);
+        let heads = tape.attention(qkv, &self.attention);
         let x = tape.linear_add(heads, self.out_proj, x);
         let normed = tape.rms_norm(x, self.ffn_norm, RMS_NORM_EPS);
         let gated = tape.linear(normed, self.proj_1);
         let hidden = tape.swiglu(gated);
         tape.linear_add(hidden, self.proj_2, x)
-    }
-}
-
-/// Keys and values of every layer for one sequence; the width differs from layer to layer.
-#[derive(Debug)]
-pub struct KvCache {
-    layers: Vec<LayerCache>,
-}
-
-impl KvCache {
-    /// Room for `capacity` tokens.
-    #[must_use]
-    pub fn new(model: &Model, capacity: usize, dtype: Dtype) -> Self {
-        let layer = |layer: &Layer| LayerCache::new(capacity, layer.attention.heads, dtype);
-        Self { layers: model.layers.iter().map(layer).collect() }
-    }
-
-    /// Tokens held.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, LayerCache::len)
-    }
-
-    /// Whether no token is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Tokens there is room for.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.layers.first().map_or(0, LayerCache::capacity)
-    }
-
-    /// Forgets all tokens from `len` on.
-    pub fn truncate(&mut self, len: usize) {
-        for layer in &mut self.layers {
-            layer.truncate(len);
-        }
     }
 }

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use elmwood_engine::{Arena, Batch, Cpu, Dtype, Gradients, Isa, LossGradient, NO_TARGET, Tape};
-use elmwood_model::{KvCache, Model, SafetensorsFile, Weights};
+use elmwood_engine::{Arena, Batch, CacheFormat, Cpu, Dtype, Gradients, Isa, LossGradient, NO_TARGET, Tape};
+use elmwood_model::{LocalModel, Model, SafetensorsFile, Weights};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/openelm")
@@ -59,7 +59,7 @@ fn relative(got: &[f32], want: &[f32]) -> f32 {
 fn logits(model: &Model, cpu: &Cpu, batch: &Batch, dtype: Dtype) -> Vec<f32> {
     let mut arena = Arena::default();
     let mut tape = Tape::forgetting(cpu, &mut arena, model.parameters(), batch, dtype);
-    let hidden = model.forward(&mut tape, None);
+    let hidden = model.forward(&mut tape);
     let vocab = model.config().vocab_size();
     let mut out = vec![0.0; batch.tokens().len() * vocab];
     for (row, out) in out.chunks_mut(vocab).enumerate() {
@@ -97,7 +97,7 @@ fn loss_and_every_gradient_agree() {
             let mut arena = Arena::default();
             let mut gradients = Gradients::new(model.parameters());
             let mut tape = Tape::recording(&cpu, &mut arena, model.parameters(), &batch, dtype);
-            let hidden = model.forward(&mut tape, None);
+            let hidden = model.forward(&mut tape);
             let n = batch.target_count() as f32;
             let gradient = LossGradient { gradients: &mut gradients, z: 1e-4, grad_scale: 1.0 / n };
             let mut per_token = vec![0.0; batch.tokens().len()];
@@ -125,26 +125,27 @@ fn loss_and_every_gradient_agree() {
 }
 
 #[test]
-fn prefill_and_decode_give_the_same_bits_as_the_whole() {
-    let (golden, model) = (Golden::open(), model());
-    let vocab = model.config().vocab_size();
+fn prefill_and_decode_agree_and_give_the_same_bits_as_the_whole() {
+    let golden = Golden::open();
     let tokens: Vec<u32> = golden.i32("tokens")[..48].iter().map(|t| *t as u32).collect();
     for isa in Isa::available() {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
-            let cpu = Cpu::with(isa, 2);
-            let mut batch = Batch::new(48);
-            batch.push_document(&tokens);
-            let whole = logits(&model, &cpu, &batch, dtype);
-            let mut cache = KvCache::new(&model, 48, dtype);
-            let mut arena = Arena::default();
+        let cpu = Cpu::with(isa, 2);
+        // The bounds are those of the tape's logits.
+        for (dtype, format, bound) in
+            [(Dtype::F32, CacheFormat::F32, 1e-5), (Dtype::Bf16, CacheFormat::Bf16, 2e-2)]
+        {
+            let model = LocalModel::load(folder(), &cpu, dtype).unwrap();
+            let vocab = model.architecture().vocab_size;
+            let mut whole = Vec::new();
+            let mut sequence = model.sequence(&cpu, 48, format);
+            model.advance_with(&cpu, &mut sequence, &tokens, 0, |_, row| whole.extend(row));
+            let difference = relative(&whole, &golden.f32("logits")[..48 * vocab]);
+            assert!(difference < bound, "{isa} {dtype:?}: differs by {difference}");
+            let mut sequence = model.sequence(&cpu, 48, format);
             for range in [0..31, 31..32, 32..33, 33..40, 40..48] {
-                batch.continue_from(range.start, &tokens[range.clone()]);
-                let mut tape = Tape::forgetting(&cpu, &mut arena, model.parameters(), &batch, dtype);
-                let hidden = model.forward(&mut tape, Some(&mut cache));
-                let mut out = vec![0.0; vocab];
-                tape.logits(hidden, range.len() - 1, model.head(), &mut out);
+                let got = model.advance(&cpu, &mut sequence, &tokens[range.clone()]);
                 let want = &whole[(range.end - 1) * vocab..range.end * vocab];
-                assert!(out == want, "{isa} {dtype:?} tokens {range:?}");
+                assert!(got == want, "{isa} {dtype:?} tokens {range:?}");
             }
         }
     }
@@ -160,7 +161,7 @@ fn a_step_allocates_nothing_after_the_first() {
     let mut allocations = Vec::new();
     for _ in 0..6 {
         let mut tape = Tape::recording(&cpu, &mut arena, model.parameters(), &batch, Dtype::Bf16);
-        let hidden = model.forward(&mut tape, None);
+        let hidden = model.forward(&mut tape);
         let gradient = LossGradient { gradients: &mut gradients, z: 0.0, grad_scale: 1.0 };
         tape.cross_entropy(hidden, model.head(), &mut per_token, Some(gradient));
         tape.backward(&mut gradients);

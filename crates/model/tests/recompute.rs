@@ -34,7 +34,7 @@ fn recomputed_layers_and_packed_weights_give_the_same_bits() {
             if let Some(packed) = packed {
                 tape = tape.with_packed(packed);
             }
-            let hidden = model.forward(&mut tape, None);
+            let hidden = model.forward(&mut tape);
             let gradient = LossGradient { gradients: &mut gradients, z: 1e-3, grad_scale: 0.01 };
             let loss = tape.cross_entropy(hidden, model.head(), &mut per_token, Some(gradient));
             tape.backward(&mut gradients);

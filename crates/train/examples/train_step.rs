@@ -164,7 +164,7 @@ impl Step {
         let parameters = self.model.parameters();
         let mut tape = Tape::recording(&self.cpu, &mut self.arena, parameters, &self.batch, self.dtype)
             .recomputing(self.recompute);
-        let hidden = self.model.forward(&mut tape, None);
+        let hidden = self.model.forward(&mut tape);
         let n = self.batch.target_count() as f64;
         let gradient = LossGradient { gradients: &mut self.gradients, z: 0.0, grad_scale: (1.0 / n) as f32 };
         let loss = tape.cross_entropy(hidden, self.model.head(), &mut self.per_token, Some(gradient));

@@ -49,7 +49,7 @@ pub fn evaluate(
         fill(&mut batch, data, rows);
         per_token.resize(batch.tokens().len(), 0.0);
         let mut tape = Tape::forgetting(cpu, arena, model.parameters(), &batch, dtype);
-        let hidden = model.forward(&mut tape, None);
+        let hidden = model.forward(&mut tape);
         let part = tape.cross_entropy(hidden, model.head(), &mut per_token, None);
         loss.nats += part.cross_entropy;
         loss.targets += part.targets as u64;

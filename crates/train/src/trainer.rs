@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
             if let Some(packed) = &self.packed {
                 tape = tape.with_packed(packed);
             }
-            let hidden = self.model.forward(&mut tape, None);
+            let hidden = self.model.forward(&mut tape);
             let gradient = LossGradient {
                 gradients: &mut self.gradients,
                 z: settings.z_loss as f32,

@@ -52,7 +52,7 @@ fn curve(isa: Isa, dtype: Dtype, muon: bool) -> Vec<(f64, f64)> {
         }
         gradients.clear();
         let mut tape = Tape::recording(&cpu, &mut arena, model.parameters(), &batch, dtype);
-        let hidden = model.forward(&mut tape, None);
+        let hidden = model.forward(&mut tape);
         let n = batch.target_count() as f64;
         let gradient = LossGradient { gradients: &mut gradients, z: 1e-4, grad_scale: (1.0 / n) as f32 };
         let loss = tape.cross_entropy(hidden, model.head(), &mut per_token, Some(gradient));

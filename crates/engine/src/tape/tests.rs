@@ -198,12 +198,12 @@ impl Model {
         Self { parameters, embedding, layers: layers.into(), norm, head }
     }
 
-    fn forward(&self, tape: &mut Tape<'_>, mut caches: Option<&mut Vec<LayerCache>>) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>) -> Var {
         let mut x = tape.embedding(self.embedding);
-        for (i, layer) in self.layers.iter().enumerate() {
+        for layer in &self.layers {
             let normed = tape.rms_norm(x, layer.attn_norm, EPS);
             let qkv = tape.linear(normed, layer.qkv);
-            let heads = tape.attention(qkv, &layer.attention, caches.as_mut().map(|caches| &mut caches[i]));
+            let heads = tape.attention(qkv, &layer.attention);
             x = tape.linear_add(heads, layer.out, x);
             let normed = tape.rms_norm(x, layer.ffn_norm, EPS);
             let up = tape.linear(normed, layer.up);
@@ -226,7 +226,7 @@ impl Model {
         let mut arena = Arena::default();
         let mut per_token = vec![f32::NAN; batch.tokens.len()];
         let mut tape = Tape::recording(cpu, &mut arena, &self.parameters, batch, dtype);
-        let hidden = self.forward(&mut tape, None);
+        let hidden = self.forward(&mut tape);
         let gradient = LossGradient { gradients, z: Z, grad_scale };
         let loss = tape.cross_entropy(hidden, self.head, &mut per_token, Some(gradient));
         tape.backward(gradients);
@@ -343,7 +343,7 @@ fn losses_of_a_model_are_those_of_its_equations() {
             let mut arena = Arena::default();
             let mut per_token = vec![f32::NAN; want.len()];
             let mut tape = Tape::forgetting(cpu, &mut arena, &model.parameters, &batch, dtype);
-            let hidden = model.forward(&mut tape, None);
+            let hidden = model.forward(&mut tape);
             let loss = tape.cross_entropy(hidden, model.head, &mut per_token, None);
             let mut gradients = Gradients::new(&model.parameters);
             let recorded = model.train(cpu, dtype, &batch, 1.0, &mut gradients);
@@ -500,58 +500,25 @@ fn a_batch_without_rows_has_no_loss_and_no_gradient() {
 }
 
 #[test]
-fn tokens_over_a_cache_give_the_bits_of_the_whole() {
-    let model = Model::new(false);
-    let tokens = &batch(8).tokens[..50];
-    let mut whole_batch = Batch::default();
-    whole_batch.continue_from(0, tokens);
+fn logits_are_products_with_the_head() {
+    let (model, batch) = (Model::new(false), batch(8));
     for dtype in DTYPES {
-        for isa in Isa::available() {
-            let cpu = Cpu::with(isa, 2);
-            let packed = PackedParameters::new(&cpu, &model.parameters, dtype);
+        let run = |cpu: &Cpu| {
             let mut arena = Arena::default();
-            let mut tape = Tape::forgetting(&cpu, &mut arena, &model.parameters, &whole_batch, dtype);
-            let hidden = model.forward(&mut tape, None);
-            let whole = tape.value(hidden).to_f32_vec();
-            let logits_at = |tape: &mut Tape<'_>, hidden, row| {
-                let mut logits = vec![f32::NAN; VOCAB];
-                tape.logits(hidden, row, model.head, &mut logits);
-                logits
-            };
-            let last_logits = logits_at(&mut tape, hidden, 49);
-            drop(tape);
-            let new_cache = |layer: &Layer| LayerCache::new(tokens.len(), layer.attention.heads, dtype);
-            let mut caches: Vec<LayerCache> = model.layers.iter().map(new_cache).collect();
-            // A prompt at once, the next token, one that is taken back, and the rest in turn.
-            let mut in_parts = Vec::new();
-            let mut logits = Vec::new();
-            let mut step = |past: usize, new: &[u32]| {
-                caches.iter_mut().for_each(|cache| cache.truncate(past));
-                let mut batch = Batch::default();
-                batch.continue_from(past, new);
-                let tape = Tape::forgetting(&cpu, &mut arena, &model.parameters, &batch, dtype);
-                let mut tape = if past % 2 == 1 { tape.with_packed(&packed) } else { tape };
-                let hidden = model.forward(&mut tape, Some(&mut caches));
-                in_parts.truncate(past * FEATURES);
-                in_parts.extend(tape.value(hidden).to_f32_vec());
-                logits = logits_at(&mut tape, hidden, new.len() - 1);
-            };
-            step(0, &tokens[..7]);
-            step(7, &tokens[7..8]);
-            step(8, &[tokens[8] + 1]);
-            for i in 8..50 {
-                step(i, &tokens[i..=i]);
-            }
-            assert!(in_parts == whole, "{isa} {dtype:?}: hidden states");
-            assert!(logits == last_logits, "{isa} {dtype:?}: logits");
-            // And the logits are those of the loss: of the products with the head in f64.
-            let last = widen(&whole[49 * FEATURES..]);
+            let mut tape = Tape::forgetting(cpu, &mut arena, &model.parameters, &batch, dtype);
+            let hidden = model.forward(&mut tape);
+            let mut logits = vec![f32::NAN; VOCAB];
+            tape.logits(hidden, 49, model.head, &mut logits);
+            [tape.value(hidden).to_f32_vec(), logits]
+        };
+        on_every_isa(format!("logits {dtype:?}"), run, |name, [hidden, logits]| {
+            let row = widen(&hidden[49 * FEATURES..50 * FEATURES]);
             let head = rounded_to(dtype, model.parameters.get(model.head).f32());
             let sizes = |x: &[f64]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
-            let sums = reference::linear(&sizes(&last), &sizes(&head));
+            let sums = reference::linear(&sizes(&row), &sizes(&head));
             let bound = |i: usize| sums[i] * (FEATURES as f64 + 2.0) * U;
-            assert_close(format!("{isa} {dtype:?}"), &logits, &reference::linear(&last, &head), bound);
-        }
+            assert_close(name, &logits, &reference::linear(&row, &head), bound);
+        });
     }
 }
 
@@ -597,19 +564,6 @@ fn a_token_outside_the_table_panics() {
 }
 
 #[test]
-#[should_panic(expected = "the cache holds 3 tokens at most")]
-fn a_full_cache_panics() {
-    let model = Model::new(false);
-    let (cpu, mut arena) = (Cpu::with(Isa::Scalar, 1), Arena::default());
-    let mut batch = Batch::default();
-    batch.continue_from(0, &[1, 2, 3, 4]);
-    let new_cache = |layer: &Layer| LayerCache::new(3, layer.attention.heads, Dtype::F32);
-    let mut caches = model.layers.iter().map(new_cache).collect();
-    let mut tape = Tape::forgetting(&cpu, &mut arena, &model.parameters, &batch, Dtype::F32);
-    model.forward(&mut tape, Some(&mut caches));
-}
-
-#[test]
 fn memory_is_asked_for_once() {
     let model = Model::new(true);
     let batch = batch(9);
@@ -621,13 +575,13 @@ fn memory_is_asked_for_once() {
         for _ in 0..4 {
             let mut per_token = vec![0.0; batch.tokens.len()];
             let mut tape = Tape::recording(&cpu, &mut arena, &model.parameters, &batch, dtype);
-            let hidden = model.forward(&mut tape, None);
+            let hidden = model.forward(&mut tape);
             let gradient = LossGradient { gradients: &mut gradients, z: Z, grad_scale: 1.0 };
             tape.cross_entropy(hidden, model.head, &mut per_token, Some(gradient));
             tape.backward(&mut gradients);
             // A tape that is dropped half-way gives all back as well.
             let mut tape = Tape::recording(&cpu, &mut arena, &model.parameters, &batch, dtype);
-            model.forward(&mut tape, None);
+            model.forward(&mut tape);
             drop(tape);
             counts.push(arena.allocations());
         }
@@ -646,7 +600,7 @@ fn gradients_lie_where_activations_were() {
             let mut arena = Arena::default();
             let mut per_token = vec![0.0; batch.tokens.len()];
             let mut tape = Tape::recording(&cpu, &mut arena, &model.parameters, &batch, dtype);
-            let hidden = model.forward(&mut tape, None);
+            let hidden = model.forward(&mut tape);
             let gradient = LossGradient { gradients: &mut gradients, z: Z, grad_scale: 1.0 };
             tape.cross_entropy(hidden, model.head, &mut per_token, Some(gradient));
             tape.backward(&mut gradients);

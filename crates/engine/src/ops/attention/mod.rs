@@ -73,8 +73,6 @@ pub(crate) struct Operands<'a> {
     pub(crate) query: Strided<'a>,
     pub(crate) key: Strided<'a>,
     pub(crate) value: Strided<'a>,
-    /// Keys and values lie in a cache of their own: the row's first key is its token 0, and each row of
-    /// the batch has `rows * keys` of them before it.
     pub(crate) mask: Mask<'a>,
 }
 
