@@ -19,7 +19,9 @@ PEERS = ["llama", "candle", "plain"]
 PROMPT, GENERATED, DEPTH, DEEP, DEEP_GENERATED = 512, 128, 512, 4096, 32
 STORIES_TOKENS = 200
 # Bytes of one number in the cache of keys and values.
-KV_BYTES = {"f16": 2, "q8_0": 34 / 32}
+KV_BYTES = {"f16": 2, "q8_0": 34 / 32, "int8": 1 + 4 / 96}
+# Tokens that Phi-3-mini sees, if a program has its window: llama.cpp looks at all.
+WINDOW = 2047
 # Data that is beside the repository, where it is there.
 STORIES = harness.ROOT.parent / "shared" / "data" / "models"
 # The slow row is measured fewer times.
@@ -153,10 +155,11 @@ class Programs:
         self.llama_path = build_llama() if "llama" in args.peers else None
         self.candle_path = harness.build_peer("candle_infer") if "candle" in args.peers else None
 
-    def ours(self, mode, model, *more):
+    def ours(self, mode, model, *more, kv="f16"):
         """None or one; the only place that knows how our program is called."""
         if self.own:
-            yield Runner("ours", [*self.own, mode, str(model), *map(str, more), "--threads", str(self.args.threads)])
+            command = [*self.own, mode, str(model), *map(str, more), "--threads", str(self.args.threads)]
+            yield Runner("ours", [*command, "--cache", "bf16" if kv == "f16" else kv], kv=kv)
 
     def llama(self, mode, model, *more, weights=None, kv="f16", threads=None):
         """One for each layout of weights."""
@@ -195,9 +198,9 @@ def phi3_rows(args, programs, kind):
     layer = 4 * make_phi3.HIDDEN**2 + 3 * make_phi3.HIDDEN * make_phi3.FFN
     gop = 2 * args.layers * layer / 1e9
 
-    def row(name, label, mode, *more, candle=True, **settings):
+    def row(name, label, mode, *more, candle=True, kv="f16", **settings):
         llama = list(programs.llama(mode, model, *more))
-        runners = [*programs.ours(mode, model, *more), *llama]
+        runners = [*programs.ours(mode, model, *more, kv=kv), *llama]
         return Row(name, label, model, runners + (list(programs.candle(mode, model, *more)) if candle else []), **settings)
 
     if "prompt" in args.rows:
@@ -209,7 +212,7 @@ def phi3_rows(args, programs, kind):
         # candle's table of rotations ends with the context length, at 4,096.
         more = ("--depth", DEEP, "--tokens", DEEP_GENERATED)
         label, depth = f"{kind} generate {DEEP_GENERATED} at {DEEP}", DEEP + DEEP_GENERATED // 2
-        deep = row("depth", label, "generate", *more, candle=False, depth=depth)
+        deep = row("depth", label, "generate", *more, candle=False, kv="int8", depth=depth)
         # The smaller cache in the layout that comes first; to try it in all would take long.
         deep.runners += programs.llama("generate", model, *more, weights=args.weights[:1], kv="q8_0")
         yield deep
@@ -282,7 +285,8 @@ def report(args, row, kind, peaks):
         if row.gop:
             rate, share = f"{middle * row.gop:.0f} GOP/s", portion(middle * row.gop, peaks[0])
         elif row.depth:
-            cache = 2 * args.layers * make_phi3.HIDDEN * KV_BYTES[runner.kv] * row.depth
+            seen = min(row.depth, WINDOW) if runner is ours else row.depth
+            cache = 2 * args.layers * make_phi3.HIDDEN * KV_BYTES[runner.kv] * seen
             gbs = middle * (weight_bytes(kind, args.layers) + cache) / 1e9
             rate, share = f"{gbs:.1f} GB/s", portion(gbs, peaks[1])
         mib = runner.largest("peak_mib")
