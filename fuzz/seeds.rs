@@ -1,15 +1,13 @@
 //! Writes the first inputs of every fuzz target into `corpus/`: small whole files of each kind, made here or taken from
 //! the golden files of the tests.
 
-#[path = "checks/small_gguf.rs"]
-#[expect(dead_code, reason = "only the targets edit")]
-mod small_gguf;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use elmwood_model::{FloatType, OpenElmConfig, PLAIN_TEMPLATE, SafetensorsWriter, Scaling, Tokenizer, Weights};
-use small_gguf::{KINDS, SmallGguf};
+use elmwood_fuzz::small_gguf::{KINDS, SmallGguf};
+use elmwood_model::{
+    FloatType, OpenElmConfig, PLAIN_TEMPLATE, SafetensorsWriter, Scaling, Tokenizer, Weights,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -20,7 +18,7 @@ fn main() -> Result<()> {
     tokenizer_json()?;
     let plain = PLAIN_TEMPLATE.as_bytes();
     seed("chat_template", "plain", plain)?;
-    for template in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/model/tests/chat_templates"))? {
+    for template in fs::read_dir(golden.join("chat_templates"))? {
         let path = template?.path();
         if path.extension().is_some_and(|extension| extension == "jinja") {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -66,11 +64,13 @@ fn safetensors(golden: &Path) -> Result<()> {
         writer.finish()?;
         Ok(fs::read(path)?)
     };
-    let divided = |config: &[u8], index: &str, weights: &[u8]| [config, index.as_bytes(), weights].join(&0xFF);
+    let divided =
+        |config: &[u8], index: &str, weights: &[u8]| [config, index.as_bytes(), weights].join(&0xFF);
 
     let two = weights(&[("a", &[2, 3]), ("b", &[0, 4])], FloatType::Bf16)?;
     seed("safetensors", "two_tensors", &two)?;
-    let index = r#"{"metadata":{"total_size":12},"weight_map":{"a":"part.safetensors","b":"part.safetensors"}}"#;
+    let index =
+        r#"{"metadata":{"total_size":12},"weight_map":{"a":"part.safetensors","b":"part.safetensors"}}"#;
     seed("safetensors", "indexed", &divided(b"{}", index, &two))?;
     let mut configs: Vec<PathBuf> = Vec::new();
     for case in fs::read_dir(golden.join("architectures"))? {
@@ -84,7 +84,12 @@ fn safetensors(golden: &Path) -> Result<()> {
         seed("safetensors", &format!("config_{idx:02}"), &divided(&fs::read(path)?, "", &two))?;
     }
 
-    let openelm = Scaling { ffn_dim_divisor: 4, vocab_size: 10, max_context_length: 16, ..Scaling::published(2, 16, 4) };
+    let openelm = Scaling {
+        ffn_dim_divisor: 4,
+        vocab_size: 10,
+        max_context_length: 16,
+        ..Scaling::published(2, 16, 4)
+    };
     let openelm = OpenElmConfig::new(&openelm)?;
     Weights::init(&openelm, 1).save(folder.path(), &openelm, FloatType::F32)?;
     let file = |name: &str| fs::read(folder.path().join(name));
@@ -136,12 +141,21 @@ fn tokenizer_json() -> Result<()> {
         "chat_template":"{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"}"#;
     let models = [
         ("word_level", r#"{"type":"WordLevel","vocab":{"<s>":0,"</s>":1,"a":2,"ab":3},"unk_token":"a"}"#),
-        ("word_piece", r###"{"type":"WordPiece","unk_token":"a","continuing_subword_prefix":"##",
-            "max_input_chars_per_word":100,"vocab":{"<s>":0,"</s>":1,"a":2,"##b":3}}"###),
-        ("unigram", r#"{"type":"Unigram","unk_id":2,"vocab":[["<s>",0.0],["</s>",0.0],["a",-1.0],["ab",-1.5]],
-            "byte_fallback":false}"#),
-        ("bpe", r#"{"type":"BPE","dropout":null,"unk_token":"a","fuse_unk":true,"byte_fallback":true,
-            "vocab":{"<s>":0,"</s>":1,"a":2,"b":3,"ab":4,"<0x0A>":5},"merges":["a b"]}"#),
+        (
+            "word_piece",
+            r###"{"type":"WordPiece","unk_token":"a","continuing_subword_prefix":"##",
+            "max_input_chars_per_word":100,"vocab":{"<s>":0,"</s>":1,"a":2,"##b":3}}"###,
+        ),
+        (
+            "unigram",
+            r#"{"type":"Unigram","unk_id":2,"vocab":[["<s>",0.0],["</s>",0.0],["a",-1.0],["ab",-1.5]],
+            "byte_fallback":false}"#,
+        ),
+        (
+            "bpe",
+            r#"{"type":"BPE","dropout":null,"unk_token":"a","fuse_unk":true,"byte_fallback":true,
+            "vocab":{"<s>":0,"</s>":1,"a":2,"b":3,"ab":4,"<0x0A>":5},"merges":["a b"]}"#,
+        ),
     ];
     let steps = [
         r#""normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},
@@ -163,7 +177,9 @@ fn tokenizer_json() -> Result<()> {
             "first","split":true}"#,
     ];
     for ((name, model), steps) in models.iter().zip(steps) {
-        let json = format!(r#"{{"version":"1.0","truncation":null,"padding":null,{added},{steps},"model":{model}}}"#);
+        let json = format!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,{added},{steps},"model":{model}}}"#
+        );
         seed("tokenizer_json", name, &[json.as_bytes(), config].join(&0xFF))?;
     }
     Ok(())

@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../checks/sampler.rs"]
-mod sampler;
-
-libfuzzer_sys::fuzz_target!(|input: &[u8]| sampler::sampler(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| elmwood_fuzz::sampler::sampler(input));

@@ -51,6 +51,14 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// Every frequency divided by the same factor. Files may claim any number of coordinates before they are checked;
+    /// for more than a head can have, nothing is made.
+    pub(super) fn linear(factor: f64, dims: usize) -> Self {
+        Self::Factors(vec![factor; dims.min(super::MAX_HEAD_DIM) / 2])
+    }
+}
+
 impl Rope {
     /// Unscaled turns of all `dims` coordinates.
     #[must_use]

@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 use elmwood_engine::{Cpu, Dtype};
 use elmwood_model::{
     Architecture, CONFIG_FILE, ChatMessage, ChatTemplate, GgufFile, GgufMetadata, INDEX_FILE, LocalModel,
-    OpenElmConfig, SafetensorsFile, SafetensorsFolder, Special, TOKENIZER_FILE, Tokenizer, WEIGHTS_FILE, Weights,
+    OpenElmConfig, SafetensorsFile, SafetensorsFolder, Special, TOKENIZER_FILE, Tokenizer, WEIGHTS_FILE,
+    Weights,
 };
 use tempfile::TempDir;
 
@@ -21,8 +22,11 @@ pub const DIVIDER: u8 = 0xFF;
 
 static CPU: LazyLock<Cpu> = LazyLock::new(|| Cpu::new(1).expect("an instruction set"));
 
-/// Files are written here, one after the other.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder for files"));
+/// Files are written here, one after the other: in memory where that is possible.
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    folder.expect("a folder for files")
+});
 
 /// A GGUF file.
 pub fn gguf(input: &[u8]) {
@@ -43,7 +47,8 @@ fn open_gguf(path: &Path) {
     let Ok(file) = GgufFile::open(path) else { return };
     for (key, _) in file.metadata().iter() {
         let metadata = file.metadata();
-        let _ = (metadata.u32(key), metadata.u64(key), metadata.f32(key), metadata.bool(key), metadata.str(key));
+        let _ =
+            (metadata.u32(key), metadata.u64(key), metadata.f32(key), metadata.bool(key), metadata.str(key));
         let _ = (metadata.strings(key), metadata.u32s(key), metadata.f32s(key));
     }
     for tensor in file.tensors() {
@@ -62,7 +67,8 @@ fn open_gguf(path: &Path) {
 pub fn safetensors(input: &[u8]) {
     let folder = FOLDER.path().join("safetensors");
     fs::create_dir_all(&folder).expect("a folder can be made");
-    let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("a file can be written");
+    let write =
+        |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("a file can be written");
     let mut parts = input.splitn(3, |&byte| byte == DIVIDER);
     let (config, index, weights) = match (parts.next(), parts.next(), parts.next()) {
         (Some(config), Some(index), Some(weights)) => (config, index, weights),
@@ -113,7 +119,8 @@ pub fn tokenizer_json(input: &[u8]) {
 /// Texts go in and come out, and nothing is asked of them.
 fn use_tokenizer(tokenizer: &Tokenizer) {
     let vocab = tokenizer.vocab_size();
-    for text in ["", "ab abab  ab\n", "<s> Héllo <|end|>\n\n 123's \u{1F408}</s>", "\0\u{FFFD}▁▁ <0x0A>"] {
+    for text in ["", "ab abab  ab\n", "<s> Héllo <|end|>\n\n 123's \u{1F408}</s>", "\0\u{FFFD}▁▁ <0x0A>"]
+    {
         for special in [Special::AsText, Special::Parse] {
             let ids = tokenizer.encode_prompt(text, special);
             assert!(ids.iter().all(|&id| (id as usize) < vocab), "{ids:?} of {vocab} tokens");

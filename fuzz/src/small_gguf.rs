@@ -59,7 +59,8 @@ impl SmallGguf {
         let mut this = Self::new(edits.byte());
         while !edits.0.is_empty() {
             let (action, which) = (edits.byte(), edits.byte());
-            let Some((key, _)) = this.metadata.iter().nth(usize::from(which) % this.metadata.iter().len().max(1))
+            let Some((key, _)) =
+                this.metadata.iter().nth(usize::from(which) % this.metadata.iter().len().max(1))
             else {
                 break;
             };
@@ -121,7 +122,8 @@ impl SmallGguf {
 
 /// A SentencePiece vocabulary; the number of its tokens.
 fn words(metadata: &mut GgufMetadata) -> usize {
-    let tokens = ["<unk>", "<s>", "</s>", "<0x0A>", "<|end|>", "<|assistant|>", "▁", "a", "b", "ab", "▁ab", "  "];
+    let tokens =
+        ["<unk>", "<s>", "</s>", "<0x0A>", "<|end|>", "<|assistant|>", "▁", "a", "b", "ab", "▁ab", "  "];
     let types = [2, 3, 3, 6, 3, 3, 1, 1, 1, 1, 1, 4];
     metadata.set("tokenizer.ggml.model", "llama");
     metadata.set("tokenizer.ggml.tokens", tokens.map(String::from).to_vec());
@@ -203,7 +205,22 @@ impl Edits<'_> {
 
     fn text(&mut self) -> String {
         const PARTS: [&str; 16] = [
-            "", " ", "a", "b", "ab", "Ġ", "▁", "<", ">", "<0x0A>", "<|end|>", "</s>", "é", "llama", "gpt2", "\u{1F408}",
+            "",
+            " ",
+            "a",
+            "b",
+            "ab",
+            "Ġ",
+            "▁",
+            "<",
+            ">",
+            "<0x0A>",
+            "<|end|>",
+            "</s>",
+            "é",
+            "llama",
+            "gpt2",
+            "\u{1F408}",
         ];
         (0..self.byte() % 8).map(|_| PARTS[usize::from(self.byte()) % PARTS.len()]).collect()
     }
