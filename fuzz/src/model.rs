@@ -23,7 +23,7 @@ pub const DIVIDER: u8 = 0xFF;
 static CPU: LazyLock<Cpu> = LazyLock::new(|| Cpu::new(1).expect("an instruction set"));
 
 /// Files are written here, one after the other: in memory where that is possible.
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
+pub static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     folder.expect("a folder for files")
 });
@@ -43,7 +43,8 @@ pub fn gguf_edits(input: &[u8]) {
     }
 }
 
-fn open_gguf(path: &Path) {
+/// All that is done with a GGUF file.
+pub fn open_gguf(path: &Path) {
     let Ok(file) = GgufFile::open(path) else { return };
     for (key, _) in file.metadata().iter() {
         let metadata = file.metadata();

@@ -18,6 +18,11 @@ pub(super) fn add(environment: &mut Environment<'_>) {
         strftime(format, now.as_secs())
     });
     environment.add_filter("tojson", to_json);
+    // The engine takes none for an empty list, and only lists for sequences.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    environment.add_test("sequence", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok() && value.len().is_some()
+    });
 }
 
 /// JSON as Python's `json.dumps` writes it with `ensure_ascii=False`: a space after each comma and colon; with `indent`,

@@ -164,7 +164,8 @@ impl Finder {
         /// More text in names than this is no vocabulary but an attack: finding them takes up to a hundred
         /// times as many bytes. The largest known have a third.
         const MOST_BYTES: usize = 1 << 18;
-        /// For longer names the fastest automaton would take a kilobyte for each of their bytes.
+        /// For longer names the fastest automaton would take half a kilobyte for each of their bytes, and
+        /// minutes to build where they repeat themselves.
         const FAST_BYTES: usize = 1 << 12;
         let indices: Vec<usize> = (0..tokens.len()).filter(|&idx| wanted(&tokens[idx])).collect();
         let names = || indices.iter().map(|&idx| tokens[idx].name.as_str());
