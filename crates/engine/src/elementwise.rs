@@ -52,9 +52,12 @@ kernel! {
             largest = s.max(largest, s.max(x, s.sub(s.splat(0.0), x)));
         });
         let largest = s.largest(largest);
-        let factor = s.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        // Where the largest is nearly nothing its inverse is beyond f32; then all are zero, times anything finite.
+        let factor = 127.0 / largest;
+        let (factor, back) = if factor.is_finite() { (factor, largest / 127.0) } else { (0.0, 1.0) };
+        let factor = s.splat(factor);
         for_lanes!(s, x.len(), |i, n| { store(s, s.round(s.mul(load(s, x, i, n), factor)), out, i, n); });
-        if largest > 0.0 { largest / 127.0 } else { 1.0 }
+        back
     }
 }
 

@@ -214,7 +214,9 @@ kernel! {
                 largest = s.max(largest, s.max(v, s.sub(s.splat(0.0), v)));
             }
             let largest = s.largest(largest);
-            let factor = s.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            // Where the largest is nearly nothing its inverse is beyond f32; then all codes are zero.
+            let factor = 127.0 / largest;
+            let factor = s.splat(if factor.is_finite() { factor } else { 0.0 });
             let codes = &mut tile.codes[cell].0;
             // Sums of whole numbers of this size are exact in f32, in any order.
             let mut halves = [s.splat(0.0); 2];

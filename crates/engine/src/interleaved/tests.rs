@@ -99,3 +99,14 @@ fn matrices_stand_one_below_the_other() {
         assert_eq!(together[25 * token + 20..25 * (token + 1)], b[5 * token..5 * (token + 1)]);
     }
 }
+
+#[test]
+fn activations_of_nearly_nothing_are_nothing() {
+    let cpu = Cpu::with(Isa::Scalar, 1);
+    let format = BlockFormat::Q4_1;
+    let matrix = QuantMatrix::new(&cpu, format, 4, 64, &quantized(format, 4, 64, 1));
+    // 127 over such a number is beyond f32.
+    let mut x = vec![1e-37; 64];
+    x[40] = f32::MIN_POSITIVE / 4.0;
+    assert_eq!(product(&cpu, &[matrix], &x), [0.0; 4]);
+}

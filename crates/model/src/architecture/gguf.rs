@@ -153,9 +153,7 @@ fn rope(file: &GgufFile, keys: &Keys<'_>, head_dim: usize, context_length: usize
         _ => match factors("rope_freqs.weight")? {
             Some(factors) => RopeScaling::Factors(factors),
             None => match keys.number("rope.scaling.factor")? {
-                Some(factor) if factor != 1.0 && factor != 0.0 => {
-                    RopeScaling::Factors(vec![factor; dims / 2])
-                }
+                Some(factor) if factor != 1.0 && factor != 0.0 => RopeScaling::linear(factor, dims),
                 _ => RopeScaling::None,
             },
         },

@@ -210,7 +210,7 @@ fn rope(fields: &Fields<'_>, dims: usize, context_length: usize) -> Result<Rope,
     };
     let scaling = match kind {
         "default" => RopeScaling::None,
-        "linear" => RopeScaling::Factors(vec![needed("factor")?; dims / 2]),
+        "linear" => RopeScaling::linear(needed("factor")?, dims),
         "llama3" => RopeScaling::Llama3 {
             factor: needed("factor")?,
             low: needed("low_freq_factor")?,

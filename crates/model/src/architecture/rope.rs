@@ -57,6 +57,12 @@ impl RopeScaling {
         let scale = context_length as f64 / original.max(1) as f64;
         if scale <= 1.0 { 1.0 } else { (1.0 + scale.ln() / (original as f64).ln()).sqrt() }
     }
+
+    /// Every frequency divided by the same factor. Files may claim any number of coordinates before they are checked;
+    /// for more than a head can have, nothing is made.
+    pub(super) fn linear(factor: f64, dims: usize) -> Self {
+        Self::Factors(vec![factor; dims.min(super::MAX_HEAD_DIM) / 2])
+    }
 }
 
 impl Rope {

@@ -1,6 +1,6 @@
 //! Special tokens: those that stand for no text, such as the ends of texts and the turns of a chat.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// What becomes of the names of special tokens in a text, such as `<|end|>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -161,18 +161,23 @@ struct Finder {
 
 impl Finder {
     fn new(tokens: &[NamedToken], wanted: impl Fn(&NamedToken) -> bool) -> Result<Self, String> {
-        /// More text in names than this is no vocabulary but an attack: finding them takes some hundred
-        /// times as many bytes.
-        const MOST_BYTES: usize = 1 << 20;
+        /// More text in names than this is no vocabulary but an attack: finding them takes up to a hundred
+        /// times as many bytes. The largest known have a third.
+        const MOST_BYTES: usize = 1 << 18;
+        /// For longer names the fastest automaton would take half a kilobyte for each of their bytes, and
+        /// minutes to build where they repeat themselves.
+        const FAST_BYTES: usize = 1 << 12;
         let indices: Vec<usize> = (0..tokens.len()).filter(|&idx| wanted(&tokens[idx])).collect();
         let names = || indices.iter().map(|&idx| tokens[idx].name.as_str());
-        if names().map(str::len).sum::<usize>() > MOST_BYTES {
+        let n_bytes: usize = names().map(str::len).sum();
+        if n_bytes > MOST_BYTES {
             return Err(format!("the names of its special tokens have more than {MOST_BYTES} bytes"));
         }
         if indices.is_empty() {
             return Ok(Self { automaton: None, tokens: indices });
         }
-        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(names());
+        let kind = (n_bytes > FAST_BYTES).then_some(AhoCorasickKind::ContiguousNFA);
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(names());
         Ok(Self { automaton: Some(built.map_err(|error| error.to_string())?), tokens: indices })
     }
 }
