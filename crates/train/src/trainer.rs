@@ -303,7 +303,6 @@ impl<'a> Run<'a> {
 
     /// Writes a checkpoint of the present state and removes those that are no longer needed.
     fn save(&mut self, eval_loss: f64, observe: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
-        let settings = self.settings;
         self.progress.eval_loss = eval_loss;
         if self.progress.eval_loss < self.progress.best.1 {
             self.progress.best = (self.progress.step, self.progress.eval_loss);
@@ -311,14 +310,23 @@ impl<'a> Run<'a> {
         let checkpoints = self.folder.join(CHECKPOINTS);
         let path = checkpoint::save(&checkpoints, &self.progress, &self.model, &self.moments)?;
         self.saved = self.progress.step;
-        let keep = settings.keep_last.max(settings.average_last);
-        checkpoint::prune(&checkpoints, keep, settings.save_every, settings.steps, self.progress.best.0)?;
+        self.prune()?;
         observe(Event::Saved(&path));
         Ok(())
     }
 
+    /// Removes checkpoints that are no longer needed.
+    fn prune(&self) -> Result<(), Error> {
+        let settings = self.settings;
+        let keep = settings.keep_last.max(settings.average_last);
+        let checkpoints = self.folder.join(CHECKPOINTS);
+        checkpoint::prune(&checkpoints, keep, settings.save_every, settings.steps, self.progress.best.0)
+    }
+
     /// Chooses between the last weights and the mean of the last checkpoints, and saves the final model.
     fn finish(mut self) -> Result<Outcome, Error> {
+        // A run that was killed while it removed the last ones left some, perhaps in part.
+        self.prune()?;
         let (settings, config) = (self.settings, self.model.config().clone());
         let checkpoints = self.folder.join(CHECKPOINTS);
         let mut judge = |model: &Model| {

@@ -222,3 +222,16 @@ fn interrupted_it_saves_and_goes_on() {
             .unwrap();
     assert_eq!(want.held_out, got.held_out);
 }
+
+#[test]
+fn what_a_kill_left_of_an_old_checkpoint_is_removed_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = common::settings();
+    run(&settings, folder.path(), 1).unwrap();
+    // As if it was killed while it removed a checkpoint after the last step.
+    let old = folder.path().join("run/checkpoints/step-00000044");
+    fs::create_dir(&old).unwrap();
+    fs::write(old.join("config.json"), "{}").unwrap();
+    run(&settings, folder.path(), 1).unwrap();
+    assert!(!old.exists(), "{} is still there", old.display());
+}
