@@ -35,12 +35,7 @@ mod absent {
 
     /// # Safety
     /// As above.
-    pub(crate) unsafe fn multiply_groups<const COLS: usize>(
-        _: *const i8,
-        _: *const i8,
-        _: usize,
-        _: *mut i32,
-    ) {
+    pub(crate) unsafe fn multiply_groups<const COLS: usize>(_: *const i8, _: *const i8, _: *mut i32) {
         unreachable!("no tiles on this platform")
     }
 }

@@ -68,6 +68,7 @@ pub(super) unsafe fn multiply_strips<F: Form>(
     let tiles: Vec<Tile<'_>> = activations.tiles().collect();
     // SAFETY: by the caller's promise.
     unsafe { configure_groups(F::SCALED) };
+    // Codes of a byte, with a scale and a sum for every part.
     let tile_bytes = TILE * (activations.cols() + 8 * activations.cols() / F::SCALED);
     let parts = (tiles.len() * tile_bytes).div_ceil(ACTIVATION_BYTES);
     let tiles_at_once = tiles.len().div_ceil(parts);
