@@ -8,10 +8,16 @@
 //! the second, and panels of B are loaded with the hint not to push A out.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use tiles::{configure_groups, is_available, multiply_block, multiply_groups};
+pub(crate) use tiles::{
+    configure_bytes, configure_groups, is_available, multiply_block, multiply_bytes, multiply_groups,
+    multiply_sums, store_bytes,
+};
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub(crate) use absent::{configure_groups, is_available, multiply_block, multiply_groups};
+pub(crate) use absent::{
+    configure_bytes, configure_groups, is_available, multiply_block, multiply_bytes, multiply_groups,
+    multiply_sums, store_bytes,
+};
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod absent {
@@ -191,6 +197,90 @@ mod tiles {
                 "tilestored [{sums} + {line} + 1024], tmm1",
                 a = in(reg) a, b = in(reg) b, sums = in(reg) sums, a_row = in(reg) 32_usize, line = in(reg) 64_usize,
                 a_next = const if COLS == 32 { 512 } else { 16 }, b_next = const 16 * COLS,
+                options(nostack),
+            );
+        }
+    }
+
+    /// Makes ready for [`multiply_bytes`] and what belongs to it.
+    ///
+    /// # Safety
+    /// The tiles must be available.
+    pub(crate) unsafe fn configure_bytes() {
+        // SAFETY: by the caller's promise.
+        unsafe { configure(&WHOLE) };
+    }
+
+    /// Adds the products of 16 rows of 64 activations with 16 rows of weights, each in a high and a low byte:
+    /// `[high, low][row][64]` of activations, `[high, low][4 columns][row][column]` of weights. All bytes have a sign
+    /// but the low ones of weights. Sums stay in the tiles, from zero on for the `first` call.
+    ///
+    /// # Safety
+    /// [`configure_bytes`] must have been called on this thread, `a` and `b` be readable for that much; tiles must be
+    /// used for nothing else until [`store_bytes`].
+    #[inline(always)]
+    pub(crate) unsafe fn multiply_bytes(first: bool, a: *const i8, b: *const i8) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if first {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nomem, nostack)
+                );
+            }
+            asm!(
+                "tileloadd tmm6, [{b} + {line}]",
+                "tileloadd tmm4, [{a} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {line} + 1024]",
+                "tdpbsud tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {line} + 1024]",
+                "tdpbssd tmm2, tmm5, tmm6",
+                "tdpbsud tmm3, tmm5, tmm7",
+                a = in(reg) a, b = in(reg) b, line = in(reg) 64_usize,
+                options(nostack, readonly),
+            );
+        }
+    }
+
+    /// Writes what [`multiply_bytes`] has added up, `[high, low of activations][high, low of weights][16][16]`.
+    ///
+    /// # Safety
+    /// `sums` must be writable for that much.
+    #[inline(always)]
+    pub(crate) unsafe fn store_bytes(sums: *mut i32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {line}], tmm0",
+                "tilestored [{sums} + {line} + 1024], tmm1",
+                "tilestored [{sums} + {line} + 2048], tmm2",
+                "tilestored [{sums} + {line} + 3072], tmm3",
+                sums = in(reg) sums, line = in(reg) 64_usize,
+                options(nostack),
+            );
+        }
+    }
+
+    /// Products of 16 rows of 32 bf16 with 16 others: `a[row][32]`, `b[2 columns][row][column]`, `sums[16][16]`.
+    ///
+    /// # Safety
+    /// [`configure_bytes`] must have been called on this thread, `a` and `b` be readable and `sums` writable for that
+    /// much.
+    #[inline(always)]
+    pub(crate) unsafe fn multiply_sums(a: *const u16, b: *const u16, sums: *mut f32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm4, [{a} + {line}]",
+                "tileloadd tmm6, [{b} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tilestored [{sums} + {line}], tmm0",
+                a = in(reg) a, b = in(reg) b, sums = in(reg) sums, line = in(reg) 64_usize,
                 options(nostack),
             );
         }

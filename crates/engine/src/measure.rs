@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::batch::Batch;
-use crate::interleaved::{self, Activations, QuantMatrix};
+use crate::interleaved::{self, QuantMatrix};
 use crate::matmul::{Output, PackedMatrix, Precision, Source, multiply};
 use crate::ops::attention::{self, Mask, Operands, Strided};
 use crate::ops::qk_norm_rope::Heads;
@@ -139,9 +139,7 @@ pub fn quantised(cpu: &Cpu, format: BlockFormat, size: [usize; 3], count: usize,
     let mut y = filled(tokens, rows, Dtype::F32);
     time(cpu, Dtype::F32, 2.0 * (tokens * rows * cols * count) as f64, reps, || {
         for matrix in &matrices {
-            Activations::with(cpu, x.f32(), cols, |activations| {
-                interleaved::multiply(cpu, "product", activations, matrix, Output::F32(y.f32_mut()));
-            });
+            interleaved::multiply(cpu, "product", x.f32(), cols, matrix, Output::F32(y.f32_mut()));
         }
     })
 }

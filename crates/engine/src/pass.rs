@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::elementwise::add_assign;
 use crate::frozen::{Frozen, FrozenParameters};
-use crate::interleaved::{self, Activations};
+use crate::interleaved;
 use crate::matmul::{Output, Precision, Source, Values, multiply};
 use crate::ops::attention::{AttentionCache, Mask, Queries, SparseBlocks, Strided, attend};
 use crate::ops::qk_norm_rope::{Heads, RopeTable};
@@ -214,9 +214,9 @@ impl<'a> Pass<'a> {
                 let source = Source::along_cols(x, cols);
                 multiply(self.cpu, "linear: forward", &source, x.len() / cols, packed, output);
             }
-            Frozen::Quantised(matrices) => Activations::with(self.cpu, x, cols, |activations| {
-                interleaved::multiply(self.cpu, "linear: forward", activations, matrices, output);
-            }),
+            Frozen::Quantised(matrices) => {
+                interleaved::multiply(self.cpu, "linear: forward", x, cols, matrices, output);
+            }
             other => panic!("a matrix, not {other:?}"),
         }
     }

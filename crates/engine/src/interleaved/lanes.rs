@@ -39,6 +39,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn dot(self, acc: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints;
     /// The same for any unsigned `w`.
     unsafe fn dot_wide(self, acc: Self::Ints, w: Self::Bytes, a: *const i8) -> Self::Ints;
+    /// `a * b + c`.
+    fn mul_add_ints(self, a: Self::Ints, b: Self::Ints, c: Self::Ints) -> Self::Ints;
+    unsafe fn load_u8_ints(self, x: *const u8) -> Self::Ints;
+    unsafe fn load_i8_ints(self, x: *const u8) -> Self::Ints;
     fn to_floats(self, x: Self::Ints) -> Self::Floats;
 
     fn splat(self, x: f32) -> Self::Floats;
@@ -94,6 +98,17 @@ impl Lanes for Plain {
     unsafe fn dot_wide(self, acc: [i32; ROWS], w: [u8; QUAD], a: *const i8) -> [i32; ROWS] {
         // SAFETY: by the caller's promise.
         unsafe { self.dot(acc, w, a) }
+    }
+    fn mul_add_ints(self, a: [i32; ROWS], b: [i32; ROWS], c: [i32; ROWS]) -> [i32; ROWS] {
+        from_fn(|i| a[i] * b[i] + c[i])
+    }
+    unsafe fn load_u8_ints(self, x: *const u8) -> [i32; ROWS] {
+        // SAFETY: by the caller's promise.
+        unsafe { x.cast::<[u8; ROWS]>().read_unaligned() }.map(i32::from)
+    }
+    unsafe fn load_i8_ints(self, x: *const u8) -> [i32; ROWS] {
+        // SAFETY: by the caller's promise.
+        unsafe { x.cast::<[i8; ROWS]>().read_unaligned() }.map(i32::from)
     }
     fn to_floats(self, x: [i32; ROWS]) -> [f32; ROWS] {
         x.map(|x| x as f32)
@@ -239,6 +254,18 @@ mod x86 {
             sound!(self.dot(acc, w, a))
         }
         #[inline(always)]
+        fn mul_add_ints(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+            sound!(_mm512_add_epi32(_mm512_mullo_epi32(a, b), c))
+        }
+        #[inline(always)]
+        unsafe fn load_u8_ints(self, x: *const u8) -> __m512i {
+            sound!(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.cast())))
+        }
+        #[inline(always)]
+        unsafe fn load_i8_ints(self, x: *const u8) -> __m512i {
+            sound!(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.cast())))
+        }
+        #[inline(always)]
         fn to_floats(self, x: __m512i) -> __m512 {
             sound!(_mm512_cvtepi32_ps(x))
         }
@@ -355,6 +382,27 @@ mod x86 {
                 let low = _mm256_madd_epi16(_mm256_maddubs_epi16(top[0], word), times);
                 let high = _mm256_madd_epi16(_mm256_maddubs_epi16(top[1], word), times);
                 [_mm256_add_epi32(acc[0], low), _mm256_add_epi32(acc[1], high)]
+            })
+        }
+        #[inline(always)]
+        fn mul_add_ints(self, a: [__m256i; 2], b: [__m256i; 2], c: [__m256i; 2]) -> [__m256i; 2] {
+            sound!([
+                _mm256_add_epi32(_mm256_mullo_epi32(a[0], b[0]), c[0]),
+                _mm256_add_epi32(_mm256_mullo_epi32(a[1], b[1]), c[1]),
+            ])
+        }
+        #[inline(always)]
+        unsafe fn load_u8_ints(self, x: *const u8) -> [__m256i; 2] {
+            sound!({
+                let x = _mm_loadu_si128(x.cast());
+                [_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x))]
+            })
+        }
+        #[inline(always)]
+        unsafe fn load_i8_ints(self, x: *const u8) -> [__m256i; 2] {
+            sound!({
+                let x = _mm_loadu_si128(x.cast());
+                [_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(x))]
             })
         }
         #[inline(always)]

@@ -11,21 +11,23 @@ mod form;
 mod lanes;
 mod product;
 mod tiles;
+mod wide;
 
 use std::array::from_fn;
+use std::cell::RefCell;
 use std::ops::Range;
 
 use half::bf16;
 
-pub(crate) use activations::Activations;
-use activations::TILE;
-use form::{BLOCK, ROWS, by_format};
+use activations::{Activations, TILE};
+use form::{BLOCK, Form, ROWS, by_format};
 use product::{PAIR, Square, multiply_tile};
 pub(crate) use product::{PRODUCTS_PER_CALL, multiply_in_registers};
 
 use crate::matmul::Output;
 use crate::memory::Memory;
 use crate::quant::BlockFormat;
+use crate::simd::Element;
 use crate::threads::Parts;
 use crate::{Cpu, Isa};
 
@@ -96,34 +98,69 @@ impl QuantMatrix {
     }
 }
 
-/// `C = A · Bᵀ` for all activations and the rows of all `matrices`, which stand one below the other; C is row-major.
-/// `name` is what a profile calls it.
-pub(crate) fn multiply(
+/// Activations as integers, in the forms that are needed; memory that is kept for the next time.
+#[derive(Default)]
+struct Integers {
+    narrow: Activations,
+    wide: wide::Activations,
+}
+
+thread_local! {
+    static INTEGERS: RefCell<Integers> = RefCell::new(Integers::default());
+}
+
+/// Whether activations have 16 bits: see [`wide`].
+fn is_wide(isa: Isa, format: BlockFormat) -> bool {
+    isa == Isa::Amx && by_format!(format, F => F::WHOLE)
+}
+
+/// `C = X · Bᵀ` for all rows of `x[rows, cols]` and the rows of all `matrices`, which stand one below the other; C is
+/// row-major. `name` is what a profile calls it.
+pub(crate) fn multiply<E: Element>(
     cpu: &Cpu,
     name: &'static str,
-    activations: &Activations,
+    x: &[E],
+    cols: usize,
     matrices: &[QuantMatrix],
     output: Output<'_>,
 ) {
-    let (tokens, cols) = (activations.rows(), activations.cols());
+    let tokens = x.len() / cols;
     let rows: usize = matrices.iter().map(QuantMatrix::rows).sum();
-    let bytes = matrices.iter().map(QuantMatrix::bytes).sum::<usize>() + tokens * (cols + 4 * rows);
-    let _span = cpu.profile.span(name, 2 * tokens * rows * cols, bytes);
     let c = Destination::new(output, tokens * rows, rows);
-    let mut first_row = 0;
-    for matrix in matrices {
-        assert_eq!(matrix.cols, cols, "a matrix for other features");
-        let n_strips = matrix.rows.div_ceil(ROWS);
-        let grain = (TASK_BYTES / matrix.strip_bytes).clamp(1, n_strips.div_ceil(4 * cpu.threads.count()));
-        cpu.threads.run_ranges(n_strips, grain, |strips| {
-            // SAFETY: every strip's columns of C are written by one task.
-            by_format!(matrix.format, F => unsafe {
-                multiply_strips::<F>(cpu.isa, activations, matrix, strips, first_row, &c)
+    INTEGERS.with_borrow_mut(|activations| {
+        let Integers { narrow, wide } = activations;
+        let wides = matrices.iter().filter(|matrix| is_wide(cpu.isa, matrix.format)).count();
+        if wides > 0 {
+            wide.set(cpu, x, cols);
+        }
+        if wides < matrices.len() {
+            narrow.set(cpu, x, cols);
+        }
+        let (narrow, wide) = (&*narrow, &*wide);
+        let bytes = matrices.iter().map(QuantMatrix::bytes).sum::<usize>() + tokens * (cols + 4 * rows);
+        let _span = cpu.profile.span(name, 2 * tokens * rows * cols, bytes);
+        let mut first_row = 0;
+        for matrix in matrices {
+            assert_eq!(matrix.cols, cols, "a matrix for other features");
+            let n_strips = matrix.rows.div_ceil(ROWS);
+            let is_wide = is_wide(cpu.isa, matrix.format);
+            let at_least = if is_wide && !wide.is_few() { wide::STRIPS } else { 1 };
+            let grain = (TASK_BYTES / matrix.strip_bytes)
+                .clamp(1, n_strips.div_ceil(4 * cpu.threads.count())).max(at_least);
+            cpu.threads.run_ranges(n_strips, grain, |strips| {
+                // SAFETY: every strip's columns of C are written by one task.
+                by_format!(matrix.format, F => unsafe {
+                    if is_wide {
+                        wide::multiply_strips::<F>(cpu.isa, wide, matrix, strips, first_row, &c)
+                    } else {
+                        multiply_strips::<F>(cpu.isa, narrow, matrix, strips, first_row, &c)
+                    }
+                });
+                end_streams();
             });
-            end_streams();
-        });
-        first_row += matrix.rows;
-    }
+            first_row += matrix.rows;
+        }
+    });
 }
 
 /// # Safety

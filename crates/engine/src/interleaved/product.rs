@@ -25,8 +25,8 @@ impl Square {
 
 /// The scales, or minima, of groups, `[group][row]`.
 pub(crate) struct Scales<L: Lanes> {
-    scale: L::Floats,
-    minimum: L::Floats,
+    pub(crate) scale: L::Floats,
+    pub(crate) minimum: L::Floats,
 }
 
 /// The eight quads of a group, as unsigned codes (of the levels, for formats that have those).
@@ -162,6 +162,14 @@ pub(crate) unsafe fn scales<L: Lanes, F: Form>(
 /// Bytes by which a single row of activations, which waits for memory, asks ahead.
 const AHEAD: usize = 2048;
 
+/// Asks for what comes [`AHEAD`] bytes after the codes of a group, as many lines as a group takes.
+#[inline(always)]
+pub(crate) fn ask_ahead<L: Lanes, F: Form>(l: L, codes: *const u8) {
+    for line in 0..F::BYTES.div_ceil(GROUPS * QUAD) {
+        l.prefetch(codes.wrapping_add(AHEAD + line * QUAD));
+    }
+}
+
 /// Strips that a single row of activations is multiplied with at a time: two streams from memory come faster than one.
 pub(crate) const PAIR: usize = 2;
 
@@ -218,9 +226,7 @@ unsafe fn add_group<L: Lanes, F: Form, const C: usize>(
     unsafe {
         let codes = block.add(F::CODES_AT + g * F::GROUP_BYTES);
         if C == 1 {
-            for line in 0..F::BYTES.div_ceil(GROUPS * QUAD) {
-                l.prefetch(codes.wrapping_add(AHEAD + line * QUAD));
-            }
+            ask_ahead::<L, F>(l, codes);
         }
         let quads = quads::<L, F>(l, codes);
         if F::SCALED == GROUP {

@@ -1,0 +1,181 @@
+//! Products of strips with few rows of activations, on vectors.
+//!
+//! For every output, in this order and whatever the instruction set, the number of rows or of threads:
+//!
+//! ```text
+//! y = 0
+//! for each block of 256 columns:
+//!     high = Σ group scale · Σ (code − bias) · a_high      exact, and so is the other
+//!     low  = Σ group scale · Σ (code − bias) · a_low
+//!     y = fma(fma(high, 256, low), block scale · activation scale, y)
+//!     y = fma(Σ group minimum · round(Σ a / 64), −64 · block minimum · activation scale, y)
+//! ```
+
+use super::super::form::{Form, GROUP, GROUPS, ROWS};
+use super::super::lanes::{Lanes, Plain};
+use super::super::product::{PAIR, Square, ask_ahead, block_scales, quads};
+use super::activations::{RowBlock, SUM_UNIT, SUMMED};
+use crate::Isa;
+
+/// Multiplies `S` strips with `C` rows.
+///
+/// # Safety
+/// The strips must hold the rows' blocks.
+#[inline(always)]
+unsafe fn columns<L: Lanes, F: Form, const S: usize, const C: usize>(
+    l: L,
+    strips: [&[u8]; S],
+    rows: [&[RowBlock]; C],
+    first: usize,
+    out: &mut [Square],
+) {
+    let mut y = [[l.splat(0.0); C]; S];
+    // SAFETY: by the caller's promise.
+    unsafe {
+        for b in 0..rows[0].len() {
+            let blocks = strips.map(|strip| strip.as_ptr().add(b * F::BYTES));
+            let of_rows = rows.map(|row| row.get_unchecked(b));
+            let mut sums = [[Sums::zero(l); C]; S];
+            for g in 0..GROUPS {
+                for (block, sums) in blocks.iter().zip(&mut sums) {
+                    add_group::<L, F, C>(l, *block, g, of_rows, sums);
+                }
+            }
+            for ((block, sums), y) in blocks.iter().zip(sums).zip(&mut y) {
+                let of_block = block_scales::<L, F>(l, *block);
+                for ((row, sums), y) in of_rows.iter().zip(sums).zip(y) {
+                    let scale = l.splat(row.scale);
+                    let product = l.fma(l.to_floats(sums.high), l.splat(256.0), l.to_floats(sums.low));
+                    *y = l.fma(product, l.mul(of_block.scale, scale), *y);
+                    if F::MINIMA {
+                        let minimum = l.mul(of_block.minimum, l.splat(SUM_UNIT));
+                        *y = l.fma(sums.minima, l.mul(minimum, scale), *y);
+                    }
+                }
+            }
+        }
+        for (y, out) in y.into_iter().zip(out) {
+            for (c, y) in y.into_iter().enumerate() {
+                l.store(y, out.0[first + c].as_mut_ptr());
+            }
+        }
+    }
+}
+
+/// Whole numbers that a block of a row gives.
+#[derive(Clone, Copy)]
+struct Sums<L: Lanes> {
+    high: L::Ints,
+    low: L::Ints,
+    /// Whole as well, and small enough for f32 to hold them.
+    minima: L::Floats,
+}
+
+impl<L: Lanes> Sums<L> {
+    #[inline(always)]
+    fn zero(l: L) -> Self {
+        Self { high: l.splat_int(0), low: l.splat_int(0), minima: l.splat(0.0) }
+    }
+}
+
+/// Adds the products of group `g` of a block with some rows.
+///
+/// # Safety
+/// `block` must be readable for a block.
+#[inline(always)]
+unsafe fn add_group<L: Lanes, F: Form, const C: usize>(
+    l: L,
+    block: *const u8,
+    g: usize,
+    rows: [&RowBlock; C],
+    sums: &mut [Sums<L>; C],
+) {
+    const HALF: usize = GROUP / SUMMED;
+    // SAFETY: by the caller's promise; quads and sums are indexed within a group.
+    unsafe {
+        let codes = block.add(F::CODES_AT + g * F::GROUP_BYTES);
+        if C == 1 {
+            ask_ahead::<L, F>(l, codes);
+        }
+        let quads = quads::<L, F>(l, codes);
+        let (parts, quads_of_part, sums_of_part) = (GROUP / F::SCALED, F::SCALED / 4, F::SCALED / SUMMED);
+        for part in 0..parts {
+            let at = block.add(F::WHOLES_AT + (g * parts + part) * ROWS);
+            let scale = if F::SIGNED { l.load_i8_ints(at) } else { l.load_u8_ints(at) };
+            let first_sum = g * HALF + part * sums_of_part;
+            for (row, sums) in rows.iter().zip(&mut *sums) {
+                let bias = |of: &[i32; 16]| {
+                    -F::BIAS * (first_sum..first_sum + sums_of_part).map(|i| of[i]).sum::<i32>()
+                };
+                let (mut high, mut low) = (l.splat_int(0), l.splat_int(0));
+                if F::BIAS != 0 {
+                    (high, low) = (l.splat_int(bias(&row.high_sums)), l.splat_int(bias(&row.low_sums)));
+                }
+                for t in part * quads_of_part..(part + 1) * quads_of_part {
+                    let col = g * GROUP + 4 * t;
+                    let (a, b) = (row.high.as_ptr().add(col), row.low.as_ptr().add(col));
+                    if F::BIAS == 128 {
+                        (high, low) = (l.dot_wide(high, quads[t], a), l.dot_wide(low, quads[t], b));
+                    } else {
+                        (high, low) = (l.dot(high, quads[t], a), l.dot(low, quads[t], b));
+                    }
+                }
+                sums.high = l.mul_add_ints(scale, high, sums.high);
+                sums.low = l.mul_add_ints(scale, low, sums.low);
+                if F::MINIMA {
+                    let sum: f32 = (first_sum..first_sum + sums_of_part).map(|i| row.sums[i]).sum();
+                    sums.minima = l.fma(l.load_u8(at.add(F::WHOLES)), l.splat(sum), sums.minima);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`columns`].
+#[inline(always)]
+unsafe fn all<L: Lanes, F: Form>(l: L, strips: &[&[u8]], rows: &[&[RowBlock]], out: &mut [Square]) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if let ([a, b], [row]) = (strips, rows) {
+            return columns::<L, F, PAIR, 1>(l, [a, b], [row], 0, out);
+        }
+        for (strip, out) in strips.iter().zip(out) {
+            let out = std::slice::from_mut(out);
+            for (i, rows) in rows.chunks(2).enumerate() {
+                match *rows {
+                    [a, b] => columns::<L, F, 1, 2>(l, [strip], [a, b], 2 * i, out),
+                    [a] => columns::<L, F, 1, 1>(l, [strip], [a], 2 * i, out),
+                    _ => unreachable!("chunks of one or two"),
+                }
+            }
+        }
+    }
+}
+
+/// `out[strip][activation][row]` for the rows of one strip, or of a pair, and up to sixteen `rows` of activations.
+pub(super) fn multiply_rows<F: Form>(isa: Isa, strips: &[&[u8]], rows: &[&[RowBlock]], out: &mut [Square]) {
+    for row in rows {
+        let enough = |strip: &&[u8]| strip.len() >= row.len() * F::BYTES;
+        assert!(row.len() == rows[0].len() && strips.iter().all(enough), "strips of all columns");
+    }
+    assert!(
+        strips.len() <= out.len() && F::WHOLE,
+        "a square for each strip, in a format with whole-numbered scales"
+    );
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    unsafe fn avx512<F: Form>(strips: &[&[u8]], rows: &[&[RowBlock]], out: &mut [Square]) {
+        // SAFETY: by the caller's promise.
+        unsafe { all::<_, F>(super::super::lanes::Lanes512::new_unchecked(), strips, rows, out) }
+    }
+    // SAFETY: the sizes were checked above; an `Isa` is only ever made where the instructions were found.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => avx512::<F>(strips, rows, out),
+            _ => all::<_, F>(Plain, strips, rows, out),
+        }
+    }
+}
