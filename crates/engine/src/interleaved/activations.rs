@@ -87,11 +87,6 @@ impl Activations {
         });
     }
 
-    /// Rows.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Columns.
     pub(crate) fn cols(&self) -> usize {
         self.cols

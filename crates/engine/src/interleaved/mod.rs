@@ -15,7 +15,9 @@ mod wide;
 
 use std::array::from_fn;
 use std::cell::RefCell;
+use std::iter::StepBy;
 use std::ops::Range;
+use std::slice::from_ref;
 
 use half::bf16;
 
@@ -43,6 +45,9 @@ pub struct QuantMatrix {
 
 /// Bytes of weights that a task takes at a time; they should stay in the second-level cache with a tile of activations.
 const TASK_BYTES: usize = 1 << 18;
+
+/// The same for a single row, which waits for memory: more in one piece come faster.
+const ROW_TASK_BYTES: usize = 1 << 19;
 
 impl QuantMatrix {
     /// Rearranges the rows of a file, one after the other without gaps.
@@ -91,6 +96,11 @@ impl QuantMatrix {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.strips.len()
+    }
+
+    /// How many strips these are, and the strips.
+    fn pair(&self, mut pair: StepBy<Range<usize>>) -> (usize, [&[u8]; PAIR]) {
+        (pair.len(), from_fn(|_| pair.next().map_or(&[][..], |strip| self.strip(strip))))
     }
 
     fn strip(&self, strip: usize) -> &[u8] {
@@ -144,9 +154,11 @@ pub(crate) fn multiply<E: Element>(
             assert_eq!(matrix.cols, cols, "a matrix for other features");
             let n_strips = matrix.rows.div_ceil(ROWS);
             let is_wide = is_wide(cpu.isa, matrix.format);
+            let task_bytes = if tokens == 1 { ROW_TASK_BYTES } else { TASK_BYTES };
             let at_least = if is_wide && !wide.is_few() { wide::STRIPS } else { 1 };
-            let grain = (TASK_BYTES / matrix.strip_bytes)
-                .clamp(1, n_strips.div_ceil(4 * cpu.threads.count())).max(at_least);
+            let grain = (task_bytes / matrix.strip_bytes)
+                .min(n_strips.div_ceil(4 * cpu.threads.count()))
+                .max(at_least);
             cpu.threads.run_ranges(n_strips, grain, |strips| {
                 // SAFETY: every strip's columns of C are written by one task.
                 by_format!(matrix.format, F => unsafe {
@@ -181,14 +193,22 @@ unsafe fn multiply_strips<F: form::Form>(
     }
     let mut squares = [Square::ZERO; PAIR];
     for (t, tile) in activations.tiles().enumerate() {
-        for first in strips.clone().step_by(PAIR) {
-            let pair: [&[u8]; PAIR] = from_fn(|i| matrix.strip((first + i).min(strips.end - 1)));
-            let n = PAIR.min(strips.end - first);
-            multiply_tile::<F>(isa, &pair[..n], &tile, &mut squares);
-            // SAFETY: by the caller's promise.
-            unsafe { c.write_squares(t, tile.used, first_row, matrix.rows, first, &squares[..n]) };
+        for pair in pairs(&strips) {
+            let (n, data) = matrix.pair(pair.clone());
+            multiply_tile::<F>(isa, &data[..n], &tile, &mut squares);
+            for (strip, square) in pair.zip(&squares) {
+                // SAFETY: by the caller's promise.
+                unsafe { c.write_squares(t, tile.used, first_row, matrix.rows, strip, from_ref(square)) };
+            }
         }
     }
+}
+
+/// Strips two by two, one from the first half and one from the second: where a row waits for memory, what comes after
+/// the end of a strip is needed next. The last one may be alone.
+fn pairs(strips: &Range<usize>) -> impl Iterator<Item = StepBy<Range<usize>>> {
+    let (end, half) = (strips.end, strips.len().div_ceil(PAIR));
+    (strips.start..strips.start + half).map(move |strip| (strip..end).step_by(half))
 }
 
 /// Bytes of a C that is larger than the second-level cache, so that nothing of it is read again soon.

@@ -67,7 +67,13 @@ fn is_wide_somewhere(format: BlockFormat) -> bool {
 }
 
 /// As [`definition`], with activations rounded to 32,512 steps of the largest in each 256, and their sums to 64 codes.
-fn wide_definition(format: BlockFormat, blocks: &[u8], rows: usize, x: &[f32], cols: usize) -> Vec<(f64, f64)> {
+fn wide_definition(
+    format: BlockFormat,
+    blocks: &[u8],
+    rows: usize,
+    x: &[f32],
+    cols: usize,
+) -> Vec<(f64, f64)> {
     let mut weights = vec![0.0; rows * cols];
     format.dequantize(blocks, &mut weights);
     let mut y = Vec::new();
@@ -83,7 +89,8 @@ fn wide_definition(format: BlockFormat, blocks: &[u8], rows: usize, x: &[f32], c
 
 #[test]
 fn wide_products_are_nearly_those_of_the_activations_as_they_are() {
-    let Some(cpu) = Isa::available().into_iter().find(|isa| *isa == Isa::Amx).map(|isa| Cpu::with(isa, 1)) else {
+    let Some(cpu) = Isa::available().into_iter().find(|isa| *isa == Isa::Amx).map(|isa| Cpu::with(isa, 1))
+    else {
         println!("no matrix tiles here: nothing is wide");
         return;
     };

@@ -65,7 +65,7 @@ impl Activations {
         let _span = cpu.profile.span("quantise activations", 0, size_of_val(x) + 2 * x.len());
         let blocks = cols / BLOCK;
         (self.n_rows, self.blocks) = (x.len() / cols, blocks);
-        let mut row = <RowBlock as bytemuck::Zeroable>::zeroed();
+        let row = <RowBlock as bytemuck::Zeroable>::zeroed();
         if self.is_few() {
             self.rows.resize(self.n_rows * blocks, row);
             for (x, row) in x.chunks_exact(BLOCK).zip(&mut self.rows) {

@@ -10,8 +10,8 @@ mod activations;
 mod product;
 mod tiles;
 
-use std::array::from_fn;
 use std::ops::Range;
+use std::slice::from_ref;
 
 pub(super) use activations::Activations;
 use activations::RowBlock;
@@ -19,7 +19,7 @@ use product::multiply_rows;
 
 use super::form::Form;
 use super::product::{PAIR, Square};
-use super::{Destination, QuantMatrix};
+use super::{Destination, QuantMatrix, pairs};
 use crate::Isa;
 
 /// Strips that a task should have, if there are many rows of activations.
@@ -42,11 +42,12 @@ pub(super) unsafe fn multiply_strips<F: Form>(
     }
     let rows: Vec<&[RowBlock]> = (0..activations.n_rows()).map(|row| activations.row(row)).collect();
     let mut squares = [Square::ZERO; PAIR];
-    for first in strips.clone().step_by(PAIR) {
-        let pair: [&[u8]; PAIR] = from_fn(|i| matrix.strip((first + i).min(strips.end - 1)));
-        let n = PAIR.min(strips.end - first);
-        multiply_rows::<F>(isa, &pair[..n], &rows, &mut squares);
-        // SAFETY: by the caller's promise.
-        unsafe { c.write_squares(0, rows.len(), first_row, matrix.rows(), first, &squares[..n]) };
+    for pair in pairs(&strips) {
+        let (n, data) = matrix.pair(pair.clone());
+        multiply_rows::<F>(isa, &data[..n], &rows, &mut squares);
+        for (strip, square) in pair.zip(&squares) {
+            // SAFETY: by the caller's promise.
+            unsafe { c.write_squares(0, rows.len(), first_row, matrix.rows(), strip, from_ref(square)) };
+        }
     }
 }
