@@ -254,8 +254,17 @@ impl<'p> LeftBlock<'p> {
         packed: &'p mut AlignedVec<u32>,
     ) -> Self {
         let geometry = b.geometry;
+        let whole_groups = k.len().is_multiple_of(geometry.format.group_elements());
+        // One row of f32 lies as a tile of one row would.
+        if geometry.format == Format::F32
+            && rows.len() == 1
+            && whole_groups
+            && let Some(units) = a.f32_row(rows.start, k.clone())
+        {
+            return Self { rows, k, left: Left::Packed(units, Layout::Lines) };
+        }
         if geometry.format == Format::Bf16
-            && k.len().is_multiple_of(geometry.format.group_elements())
+            && whole_groups
             && let Some((units, stride)) = a.bf16_rows(rows.start, k.start)
             && geometry.loads_rows(rows.len(), stride)
             && !(4 * stride).is_multiple_of(ALIASING_BYTES)

@@ -85,6 +85,14 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Elements `k` of one row of f32 with a contiguous reduction: as [`Layout::Lines`] has them, if they are whole groups.
+    pub(crate) fn f32_row(&self, row: usize, k: Range<usize>) -> Option<&'a [u32]> {
+        match self.values {
+            Values::F32(x) if self.contiguous => Some(bytemuck::cast_slice(&x[row * self.stride..][k])),
+            _ => None,
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn at(&self, i: usize, k: usize) -> f32 {
         let index = if self.contiguous { i * self.stride + k } else { k * self.stride + i };
