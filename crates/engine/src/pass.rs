@@ -183,7 +183,7 @@ impl<'a> Pass<'a> {
         y
     }
 
-    /// The logits of `rows` rows of `x` from `first_row` on, times `scale`: `out` is `[rows, features of the head]`.
+    /// The logits of `rows` rows of `x` from `first_row` on, times `scale`: `[rows, features of the head]`.
     pub fn logits(
         &mut self,
         x: &Tensor,
@@ -191,13 +191,14 @@ impl<'a> Pass<'a> {
         rows: usize,
         head: ParameterId,
         scale: f32,
-        out: &mut [f32],
-    ) {
+    ) -> Tensor {
         let x_rows = &x.f32()[first_row * x.cols()..(first_row + rows) * x.cols()];
-        self.multiply(x_rows, x.cols(), head, Output::F32(out));
+        let mut y = self.tensor(rows, self.features(head));
+        self.multiply(x_rows, x.cols(), head, Output::F32(y.f32_mut()));
         if scale != 1.0 {
-            crate::elementwise::scale(self.cpu.isa, scale, out);
+            crate::elementwise::scale(self.cpu.isa, scale, y.f32_mut());
         }
+        y
     }
 
     fn features(&self, weight: ParameterId) -> usize {
