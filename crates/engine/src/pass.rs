@@ -113,8 +113,7 @@ impl<'a> Pass<'a> {
             let bias = self.parameters.vector(bias);
             layer_norm::forward(self.cpu, x.f32(), weight, bias, norm.eps, y.f32_mut());
         } else {
-            let mut r = self.tensor(1, x.rows());
-            rms_norm::forward(self.cpu, x.f32(), weight, norm.eps, y.f32_mut(), r.f32_mut());
+            rms_norm::forward(self.cpu, x.f32(), weight, norm.eps, y.f32_mut(), None);
         }
         y
     }
