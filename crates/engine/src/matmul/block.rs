@@ -293,17 +293,19 @@ unsafe fn tile<S: Simd, U: Unit, O: Order>(
     let mut row = 0;
     // SAFETY: each piece stays within the rows of the tile.
     unsafe {
-        match b.cols.div_ceil(2 * S::LANES) {
-            SIDE_BY_SIDE => return rows::<S, U, O, 1, SIDE_BY_SIDE>(s, a, 1, b, groups, target),
-            3 => return rows::<S, U, O, 1, 3>(s, a, 1, b, groups, target),
-            2 => return rows::<S, U, O, 1, 2>(s, a, 1, b, groups, target),
-            _ => {}
+        macro_rules! one_row {
+            ($($vectors:literal),*) => {$(
+                if height == 1 && b.cols <= $vectors * S::LANES {
+                    return rows::<S, U, O, 1, $vectors>(s, a, 1, b, groups, target);
+                }
+            )*};
         }
+        one_row!(1, 2, 4, 6, 8);
         macro_rules! pieces {
             ($($rows:literal),*) => {$(
                 while $rows <= S::TILE_ROWS && height - row >= $rows {
                     let a = a.add(row * O::strides(height).0);
-                    rows::<S, U, O, $rows, 1>(s, a, height, b, groups, target.part(row, 0));
+                    rows::<S, U, O, $rows, 2>(s, a, height, b, groups, target.part(row, 0));
                     row += $rows;
                 }
             )*};
@@ -312,12 +314,12 @@ unsafe fn tile<S: Simd, U: Unit, O: Order>(
     }
 }
 
-/// `R` rows of a tile of `height` rows with `P` panels of B; the sums never leave the registers.
+/// `R` rows of a tile of `height` rows with `V` vectors of B, two a panel; the sums never leave the registers.
 ///
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const P: usize>(
+unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const V: usize>(
     s: S,
     mut a: *const u32,
     height: usize,
@@ -329,10 +331,10 @@ unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const P: usize>(
     let mut units = b.start;
     // SAFETY: by the caller's promise all of this lies inside the operands.
     unsafe {
-        let mut sums = [[[s.splat(0.0); 2]; P]; R];
+        let mut sums = [[s.splat(0.0); V]; R];
         if let Some((from, stride)) = target.from {
             for (i, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate() {
                     let col = j * S::LANES;
                     *sum = load_cols(s, from.wrapping_add(i * stride + col), b.cols.saturating_sub(col));
                 }
@@ -340,14 +342,14 @@ unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const P: usize>(
         }
         for _ in 0..groups {
             for unit in 0..16 {
-                for panel in 0..P {
-                    let b = units.add(panel * b.stride);
-                    let b0 = s.load_units(b);
-                    let b1 = s.load_units(b.add(S::LANES));
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let x = s.splat_unit(*a.add(i * row_step + unit * unit_step));
-                        sums[panel][0] = U::multiply_add(s, x, b0, sums[panel][0]);
-                        sums[panel][1] = U::multiply_add(s, x, b1, sums[panel][1]);
+                let mut vectors = [s.splat(0.0); V];
+                for (j, vector) in vectors.iter_mut().enumerate() {
+                    *vector = s.load_units(units.add(j / 2 * b.stride + j % 2 * S::LANES));
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = s.splat_unit(*a.add(i * row_step + unit * unit_step));
+                    for (sum, vector) in sums.iter_mut().zip(vectors) {
+                        *sum = U::multiply_add(s, x, vector, *sum);
                     }
                 }
                 units = units.add(2 * S::LANES);
@@ -355,7 +357,7 @@ unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const P: usize>(
             a = a.add(O::group(height));
         }
         for (i, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.as_flattened().iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate() {
                 let col = j * S::LANES;
                 let cols = b.cols.saturating_sub(col).min(S::LANES);
                 match target.part(i, col).to {
