@@ -329,14 +329,16 @@ unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const V: usize>(
 ) {
     let (row_step, unit_step) = O::strides(height);
     let mut units = b.start;
+    // The second half of a panel may be beyond the last column.
+    let used = b.cols.div_ceil(S::LANES);
     // SAFETY: by the caller's promise all of this lies inside the operands.
     unsafe {
         let mut sums = [[s.splat(0.0); V]; R];
         if let Some((from, stride)) = target.from {
             for (i, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate().take(used) {
                     let col = j * S::LANES;
-                    *sum = load_cols(s, from.wrapping_add(i * stride + col), b.cols.saturating_sub(col));
+                    *sum = load_cols(s, from.add(i * stride + col), b.cols - col);
                 }
             }
         }
@@ -357,9 +359,9 @@ unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const V: usize>(
             a = a.add(O::group(height));
         }
         for (i, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate().take(used) {
                 let col = j * S::LANES;
-                let cols = b.cols.saturating_sub(col).min(S::LANES);
+                let cols = (b.cols - col).min(S::LANES);
                 match target.part(i, col).to {
                     Pointer::F32(c) if cols == S::LANES => s.store_at(*sum, c),
                     Pointer::F32(c) => s.store_partial(*sum, std::slice::from_raw_parts_mut(c, cols)),
