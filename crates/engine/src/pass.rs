@@ -113,8 +113,7 @@ impl<'a> Pass<'a> {
             let bias = self.parameters.vector(bias);
             layer_norm::forward(self.cpu, x.f32(), weight, bias, norm.eps, y.f32_mut());
         } else {
-            let mut r = self.tensor(1, x.rows());
-            rms_norm::forward(self.cpu, x.f32(), weight, norm.eps, y.f32_mut(), r.f32_mut());
+            rms_norm::forward(self.cpu, x.f32(), weight, norm.eps, y.f32_mut(), None);
         }
         y
     }
@@ -183,7 +182,7 @@ impl<'a> Pass<'a> {
         y
     }
 
-    /// The logits of `rows` rows of `x` from `first_row` on, times `scale`: `out` is `[rows, features of the head]`.
+    /// The logits of `rows` rows of `x` from `first_row` on, times `scale`: `[rows, features of the head]`.
     pub fn logits(
         &mut self,
         x: &Tensor,
@@ -191,13 +190,14 @@ impl<'a> Pass<'a> {
         rows: usize,
         head: ParameterId,
         scale: f32,
-        out: &mut [f32],
-    ) {
+    ) -> Tensor {
         let x_rows = &x.f32()[first_row * x.cols()..(first_row + rows) * x.cols()];
-        self.multiply(x_rows, x.cols(), head, Output::F32(out));
+        let mut y = self.tensor(rows, self.features(head));
+        self.multiply(x_rows, x.cols(), head, Output::F32(y.f32_mut()));
         if scale != 1.0 {
-            crate::elementwise::scale(self.cpu.isa, scale, out);
+            crate::elementwise::scale(self.cpu.isa, scale, y.f32_mut());
         }
+        y
     }
 
     fn features(&self, weight: ParameterId) -> usize {

@@ -205,7 +205,7 @@ impl<'a> Tape<'a> {
         let mut r = self.arena.tensor(1, rows, Dtype::F32);
         let weight_values = self.parameters.get(weight).f32();
         by_dtype!(self.dtype, E => {
-            rms_norm::forward::<E>(self.cpu, self.value(x).f32(), weight_values, eps, y.as_mut_slice(), r.f32_mut());
+            rms_norm::forward::<E>(self.cpu, self.value(x).f32(), weight_values, eps, y.as_mut_slice(), Some(r.f32_mut()));
         });
         let y = self.push(y);
         self.record(|| Node::RmsNorm { x, weight, r, y });

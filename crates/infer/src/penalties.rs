@@ -1,7 +1,7 @@
 //! Making tokens that were there already less likely.
 
 /// How much less likely a token gets that stands among the last ones; see [`Sampling`](crate::Sampling).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Penalties {
     /// Divides a positive logit and multiplies a negative one.
     pub repeat: f32,
@@ -12,6 +12,9 @@ pub(crate) struct Penalties {
 }
 
 impl Penalties {
+    /// Changes nothing.
+    pub(crate) const NONE: Self = Self { repeat: 1.0, presence: 0.0, frequency: 0.0 };
+
     /// Lowers the logits of all tokens in `recent`.
     ///
     /// # Source

@@ -199,7 +199,6 @@ impl LocalModel {
         let held = sequence.caches.first().map_or(before, AttentionCache::len);
         let all = std::mem::take(&mut sequence.tokens);
         let vocab = self.architecture.vocab_size;
-        let mut logits = Vec::new();
         let mut start = held;
         while start < end {
             let chunk = &all[start..(start + sequence.at_once()).min(end)];
@@ -208,16 +207,9 @@ impl LocalModel {
             // A few rows at a time, since a row of logits may be larger than everything else.
             for first in (from.max(start)..start + chunk.len()).step_by(16) {
                 let rows = (start + chunk.len() - first).min(16);
-                logits.resize(rows * vocab, 0.0);
-                pass.logits(
-                    &hidden,
-                    first - start,
-                    rows,
-                    self.head,
-                    self.architecture.logit_scale,
-                    &mut logits,
-                );
-                for (i, row) in logits.chunks_exact_mut(vocab).enumerate() {
+                let scale = self.architecture.logit_scale;
+                let mut logits = pass.logits(&hidden, first - start, rows, self.head, scale);
+                for (i, row) in logits.f32_mut().chunks_exact_mut(vocab).enumerate() {
                     for unused in &self.architecture.unused_tokens {
                         row[*unused as usize] = f32::NEG_INFINITY;
                     }

@@ -240,6 +240,19 @@ impl<const PITCH: usize> Order for Rows<PITCH> {
     }
 }
 
+/// Panels of B, and how many columns they have; the last one is padded to its width.
+#[derive(Clone, Copy)]
+struct Right {
+    start: *const u32,
+    /// Units from one panel to the next.
+    stride: usize,
+    cols: usize,
+}
+
+/// Panels that a single row is multiplied with at a time: each term of a sum waits for the one before, and two sums
+/// would leave the machine idle meanwhile.
+const SIDE_BY_SIDE: usize = 4;
+
 kernel! {
     fn multiply[U: Unit, O: Order](s, block: &Block<'_>, a: &[u32], target: Target) {
         let width = 2 * crate::simd::lanes_of(s);
@@ -247,23 +260,13 @@ kernel! {
         for row in (0..block.rows).step_by(tile_rows) {
             let height = tile_rows.min(block.rows - row);
             let a = a[O::tile(row, block.groups)..].as_ptr();
-            for col in (0..block.cols).step_by(width) {
-                let b = block.b[col / width * block.panel_stride..].as_ptr();
-                let valid = width.min(block.cols - col);
-                let target = target.part(row, col);
-                // SAFETY: the lengths of A and B were checked by the only caller, the target is its caller's
-                // promise.
-                unsafe {
-                    if valid == width {
-                        tile::<S, U, O>(s, a, height, b, block.groups, target);
-                    } else {
-                        let mut edge = [0.0_f32; 12 * 32];
-                        target.read(height, valid, &mut edge, width);
-                        let sums = Target::f32(edge.as_mut_ptr(), width, true);
-                        tile::<S, U, O>(s, a, height, b, block.groups, sums);
-                        target.write(Isa::Scalar, height, valid, &edge, width);
-                    }
-                }
+            let widest = if height == 1 { SIDE_BY_SIDE * width } else { width };
+            for col in (0..block.cols).step_by(widest) {
+                let start = block.b[col / width * block.panel_stride..].as_ptr();
+                let cols = widest.min(block.cols - col);
+                let b = Right { start, stride: block.panel_stride, cols };
+                // SAFETY: the lengths of A and B were checked by the only caller, the target is its caller's promise.
+                unsafe { tile::<S, U, O>(s, a, height, b, block.groups, target.part(row, col)) };
             }
         }
     }
@@ -274,27 +277,35 @@ fn tile_rows_of<S: Simd>(_: S) -> usize {
     S::TILE_ROWS
 }
 
-/// One tile of A with one panel of B, in pieces of as many rows as there are kernels for.
+/// One tile of A with one panel of B, or one row with some, in pieces of as many rows as there are kernels for.
 ///
 /// # Safety
-/// `a`, `b` and the target must hold a tile, a panel and `height` rows of `2 * LANES` values.
+/// `a`, `b` and the target must hold a tile, the panels and `height` rows of as many values as these have columns.
 #[inline(always)]
 unsafe fn tile<S: Simd, U: Unit, O: Order>(
     s: S,
     a: *const u32,
     height: usize,
-    b: *const u32,
+    b: Right,
     groups: usize,
     target: Target,
 ) {
     let mut row = 0;
     // SAFETY: each piece stays within the rows of the tile.
     unsafe {
+        macro_rules! one_row {
+            ($($vectors:literal),*) => {$(
+                if height == 1 && b.cols <= $vectors * S::LANES {
+                    return rows::<S, U, O, 1, $vectors>(s, a, 1, b, groups, target);
+                }
+            )*};
+        }
+        one_row!(1, 2, 4, 6, 8);
         macro_rules! pieces {
             ($($rows:literal),*) => {$(
                 while $rows <= S::TILE_ROWS && height - row >= $rows {
                     let a = a.add(row * O::strides(height).0);
-                    rows::<S, U, O, $rows>(s, a, height, b, groups, target.part(row, 0));
+                    rows::<S, U, O, $rows, 2>(s, a, height, b, groups, target.part(row, 0));
                     row += $rows;
                 }
             )*};
@@ -303,54 +314,79 @@ unsafe fn tile<S: Simd, U: Unit, O: Order>(
     }
 }
 
-/// `R` rows of a tile of `height` rows with one panel of B; the sums never leave the registers.
+/// `R` rows of a tile of `height` rows with `V` vectors of B, two a panel; the sums never leave the registers.
 ///
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize>(
+unsafe fn rows<S: Simd, U: Unit, O: Order, const R: usize, const V: usize>(
     s: S,
     mut a: *const u32,
     height: usize,
-    mut b: *const u32,
+    b: Right,
     groups: usize,
     target: Target,
 ) {
     let (row_step, unit_step) = O::strides(height);
+    let mut units = b.start;
+    // The second half of a panel may be beyond the last column.
+    let used = b.cols.div_ceil(S::LANES);
     // SAFETY: by the caller's promise all of this lies inside the operands.
     unsafe {
-        let mut sums = [[s.splat(0.0); 2]; R];
+        let mut sums = [[s.splat(0.0); V]; R];
         if let Some((from, stride)) = target.from {
             for (i, sums) in sums.iter_mut().enumerate() {
-                let from: *const u32 = from.add(i * stride).cast();
-                *sums = [s.load_units(from), s.load_units(from.add(S::LANES))];
+                for (j, sum) in sums.iter_mut().enumerate().take(used) {
+                    let col = j * S::LANES;
+                    *sum = load_cols(s, from.add(i * stride + col), b.cols - col);
+                }
             }
         }
         for _ in 0..groups {
             for unit in 0..16 {
-                let b0 = s.load_units(b);
-                let b1 = s.load_units(b.add(S::LANES));
-                b = b.add(2 * S::LANES);
+                let mut vectors = [s.splat(0.0); V];
+                for (j, vector) in vectors.iter_mut().enumerate() {
+                    *vector = s.load_units(units.add(j / 2 * b.stride + j % 2 * S::LANES));
+                }
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let x = s.splat_unit(*a.add(i * row_step + unit * unit_step));
-                    sums[0] = U::multiply_add(s, x, b0, sums[0]);
-                    sums[1] = U::multiply_add(s, x, b1, sums[1]);
+                    for (sum, vector) in sums.iter_mut().zip(vectors) {
+                        *sum = U::multiply_add(s, x, vector, *sum);
+                    }
                 }
+                units = units.add(2 * S::LANES);
             }
             a = a.add(O::group(height));
         }
         for (i, sums) in sums.iter().enumerate() {
-            match target.part(i, 0).to {
-                Pointer::F32(c) => {
-                    s.store_at(sums[0], c);
-                    s.store_at(sums[1], c.add(S::LANES));
-                }
-                Pointer::Bf16(c) => {
-                    let row = std::slice::from_raw_parts_mut(c, 2 * S::LANES);
-                    s.store_bf16(sums[0], &mut row[..S::LANES]);
-                    s.store_bf16(sums[1], &mut row[S::LANES..]);
+            for (j, sum) in sums.iter().enumerate().take(used) {
+                let col = j * S::LANES;
+                let cols = (b.cols - col).min(S::LANES);
+                match target.part(i, col).to {
+                    Pointer::F32(c) if cols == S::LANES => s.store_at(*sum, c),
+                    Pointer::F32(c) => s.store_partial(*sum, std::slice::from_raw_parts_mut(c, cols)),
+                    Pointer::Bf16(c) if cols == S::LANES => {
+                        s.store_bf16(*sum, std::slice::from_raw_parts_mut(c, cols))
+                    }
+                    Pointer::Bf16(c) => s.store_partial(*sum, std::slice::from_raw_parts_mut(c, cols)),
                 }
             }
+        }
+    }
+}
+
+/// The first `cols` of a vector of values, the others zero; all of them, if `cols` are more.
+///
+/// # Safety
+/// They must be there to read.
+#[inline(always)]
+unsafe fn load_cols<S: Simd>(s: S, from: *const f32, cols: usize) -> S::F {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if cols >= S::LANES {
+            s.load_units(from.cast())
+        } else {
+            s.load_partial(std::slice::from_raw_parts(from, cols))
         }
     }
 }

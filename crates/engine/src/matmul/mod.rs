@@ -59,6 +59,9 @@ impl Blocking {
     }
 }
 
+/// Products of fewer multiplications are computed sooner than other threads are called.
+const SHARED: usize = 1 << 16;
+
 /// f32 sums that a task holds until it can round them, at most.
 const SUMS_BYTES: usize = 1 << 21;
 
@@ -204,7 +207,8 @@ pub(crate) fn multiply(
     let block_panels = (blocking.b_bytes / (reduction_units * geometry.width * 4).max(1)).clamp(1, panels);
     // As few blocks of rows as all threads share evenly: each goes over all of B. Where there are too few rows for
     // that, ranges of columns share the work, though every range packs the rows again.
-    let (tiles, threads) = (rows.div_ceil(geometry.rows), cpu.threads.count());
+    let threads = if rows * b.cols * b.k < SHARED { 1 } else { cpu.threads.count() };
+    let tiles = rows.div_ceil(geometry.rows);
     let least_blocks = tiles.div_ceil((blocking.rows / geometry.rows).max(1));
     let block_rows = tiles.div_ceil(least_blocks.next_multiple_of(threads)) * geometry.rows;
     let row_blocks = rows.div_ceil(block_rows);
@@ -254,6 +258,23 @@ impl<'p> LeftBlock<'p> {
         packed: &'p mut AlignedVec<u32>,
     ) -> Self {
         let geometry = b.geometry;
+        let row_units = geometry.format.units(k.len());
+        let needed = geometry.packed_rows(rows.len()) * row_units;
+        // One row of f32 lies as a tile of one row would, but for the zeros after its last group.
+        if geometry.format == Format::F32
+            && rows.len() == 1
+            && let Some(units) = a.f32_row(rows.start, k.clone())
+        {
+            let left = if units.len() == needed {
+                units
+            } else {
+                packed.grow(needed);
+                packed[..units.len()].copy_from_slice(units);
+                packed[units.len()..needed].fill(0);
+                &packed[..needed]
+            };
+            return Self { rows, k, left: Left::Packed(left, Layout::Lines) };
+        }
         if geometry.format == Format::Bf16
             && k.len().is_multiple_of(geometry.format.group_elements())
             && let Some((units, stride)) = a.bf16_rows(rows.start, k.start)
@@ -263,8 +284,6 @@ impl<'p> LeftBlock<'p> {
             return Self { rows, k, left: Left::Rows(units, stride) };
         }
         let layout = geometry.layout_for(a);
-        let row_units = geometry.format.units(k.len());
-        let needed = geometry.packed_rows(rows.len()) * row_units;
         packed.grow(needed);
         let tiling = left_tiling(geometry, layout, k.len());
         pack(cpu.isa, a, rows.clone(), k.clone(), tiling, &mut packed[..needed]);

@@ -85,6 +85,14 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Elements `k` of one row of f32 with a contiguous reduction: as [`Layout::Lines`] has them, if they are whole groups.
+    pub(crate) fn f32_row(&self, row: usize, k: Range<usize>) -> Option<&'a [u32]> {
+        match self.values {
+            Values::F32(x) if self.contiguous => Some(bytemuck::cast_slice(&x[row * self.stride..][k])),
+            _ => None,
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn at(&self, i: usize, k: usize) -> f32 {
         let index = if self.contiguous { i * self.stride + k } else { k * self.stride + i };
@@ -138,8 +146,14 @@ pub(crate) unsafe fn pack_shared(
     // Sources whose reduction goes along the rows are read row by row across all tiles; the others tile by tile.
     let (groups, together) = (tiling.format.groups(k.len()), if contiguous { 1 } else { usize::MAX });
     let tiles = outer.len().div_ceil(tiling.height);
-    // A group the other way round, before it is transposed.
-    let mut other = [0; 3 * 16 * WIDEST];
+    // A group the other way round, before it is transposed; zeros for nothing would take longer than packing one row.
+    let mut buffer;
+    let other: &mut [u32] = if contiguous == (tiling.layout == Layout::Lines) {
+        &mut []
+    } else {
+        buffer = [0; 3 * 16 * WIDEST];
+        &mut buffer
+    };
     let mut first_tile = 0;
     while first_tile < tiles {
         let last_tile = first_tile.saturating_add(together).min(tiles);
@@ -157,12 +171,12 @@ pub(crate) unsafe fn pack_shared(
                 // SAFETY: by the caller's promise.
                 let out = unsafe { out.part(start..start + group_units) };
                 match (values, tiling.format) {
-                    (Values::F32(x), Format::F32) => pack_f32(isa, x, place, &mut other, out),
-                    (Values::Bf16(x), Format::F32) => pack_f32(isa, x, place, &mut other, out),
-                    (Values::F32(x), Format::Bf16) => pack_bf16(isa, x, place, &mut other, out),
-                    (Values::Bf16(x), Format::Bf16) => pack_bf16(isa, x, place, &mut other, out),
-                    (Values::F32(x), Format::Split) => pack_split(isa, x, place, &mut other, out),
-                    (Values::Bf16(x), Format::Split) => pack_split(isa, x, place, &mut other, out),
+                    (Values::F32(x), Format::F32) => pack_f32(isa, x, place, other, out),
+                    (Values::Bf16(x), Format::F32) => pack_f32(isa, x, place, other, out),
+                    (Values::F32(x), Format::Bf16) => pack_bf16(isa, x, place, other, out),
+                    (Values::Bf16(x), Format::Bf16) => pack_bf16(isa, x, place, other, out),
+                    (Values::F32(x), Format::Split) => pack_split(isa, x, place, other, out),
+                    (Values::Bf16(x), Format::Split) => pack_split(isa, x, place, other, out),
                 }
             }
         }

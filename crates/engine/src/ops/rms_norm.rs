@@ -10,24 +10,29 @@ use crate::simd::{Element, Simd, for_lanes, kernel, load, store};
 use crate::threads::Parts;
 use crate::{Cpu, Dtype};
 
-/// `y[tokens, features]`, and `r[tokens]` for the way back.
+/// `y[tokens, features]`, and `r[tokens]` where there is a way back.
 pub(crate) fn forward<E: Element>(
     cpu: &Cpu,
     x: &[f32],
     weight: &[f32],
     eps: f32,
     y: &mut [E],
-    r: &mut [f32],
+    r: Option<&mut [f32]>,
 ) {
     let _span = cpu.profile.span("norm: forward", 0, size_of_val(x) + size_of_val(y));
     let features = weight.len();
-    let (y, r_parts) = (Parts::new(y), Parts::new(r));
-    cpu.threads.run_ranges(r_parts.len(), CHUNK_ROWS, |rows| {
+    let (y, r_parts) = (Parts::new(y), r.map(Parts::new));
+    cpu.threads.run_ranges(y.len() / features, CHUNK_ROWS, |rows| {
         for row in rows {
             let range = row * features..(row + 1) * features;
             // SAFETY: every row is written by one task.
-            let (y, r) = unsafe { (y.part(range.clone()), r_parts.part(row..row + 1)) };
-            r[0] = forward_row(cpu.isa, &x[range], weight, eps, y);
+            let y = unsafe { y.part(range.clone()) };
+            let r = forward_row(cpu.isa, &x[range], weight, eps, y);
+            if let Some(all) = &r_parts {
+                // SAFETY: as above.
+                let at = unsafe { all.part(row..row + 1) };
+                at[0] = r;
+            }
         }
     });
 }
