@@ -1,5 +1,7 @@
 //! Activations as integers of 16 bits, each as two of 8, with a scale for every 256 of a row.
 
+use std::array::from_fn;
+
 use half::bf16;
 
 use super::super::activations::TILE;
@@ -26,7 +28,8 @@ const FEW: usize = 4;
 pub(super) struct RowBlock {
     pub(super) high: [i8; BLOCK],
     pub(super) low: [i8; BLOCK],
-    /// Sums of the bytes of 16 columns each.
+    /// Sums of the bytes of 16 columns each, which vectors need: what a code's bias adds to every weight is taken away
+    /// with them.
     pub(super) high_sums: [i32; SUMS],
     pub(super) low_sums: [i32; SUMS],
     /// Sums of the codes over [`SUM_UNIT`], rounded.
@@ -70,6 +73,7 @@ impl Activations {
             self.rows.resize(self.n_rows * blocks, row);
             for (x, row) in x.chunks_exact(BLOCK).zip(&mut self.rows) {
                 quantize(cpu.isa, x, row);
+                row.sum_bytes();
             }
             return;
         }
@@ -111,6 +115,15 @@ impl Activations {
     }
 }
 
+impl RowBlock {
+    fn sum_bytes(&mut self) {
+        let sums = |of: &[i8; BLOCK]| {
+            from_fn(|i| of[i * SUMMED..(i + 1) * SUMMED].iter().map(|x| i32::from(*x)).sum())
+        };
+        (self.high_sums, self.low_sums) = (sums(&self.high), sums(&self.low));
+    }
+}
+
 impl TileBlock {
     fn set(&mut self, row: usize, from: &RowBlock) {
         for (i, chunk) in self.codes.iter_mut().enumerate() {
@@ -128,7 +141,7 @@ impl TileBlock {
 }
 
 kernel! {
-    /// `code = round(x · 32,512 / largest)`, ties to even. What is not finite makes the scale NaN.
+    /// `code = round(x · 32,512 / largest)`, ties to even. What is not finite makes the scale NaN. Sums of bytes are left.
     fn quantize[E: Element](s, x: &[E], to: &mut RowBlock) {
         let lanes = lanes_of(s);
         let mut largest = s.splat(0.0);
@@ -143,20 +156,16 @@ kernel! {
         let mut total = 0.0;
         for sum in 0..SUMS {
             // Sums of whole numbers of this size are exact in f32, in any order.
-            let mut sums = [s.splat(0.0); 2];
+            let mut codes = s.splat(0.0);
             for i in (sum * SUMMED..(sum + 1) * SUMMED).step_by(lanes) {
                 let code = s.round(s.mul(E::load(s, &x[i..i + lanes]), factor));
                 // What is added decides ties such that the lower byte is not below -128, nor above 127.
                 let high = s.round(s.fma(code, s.splat(1.0 / 256.0), s.splat(0.25 / 256.0)));
-                let low = s.fma(high, s.splat(-256.0), code);
                 s.store_i8(high, &mut to.high[i..i + lanes]);
-                s.store_i8(low, &mut to.low[i..i + lanes]);
-                sums = [s.add(sums[0], high), s.add(sums[1], low)];
+                s.store_i8(s.fma(high, s.splat(-256.0), code), &mut to.low[i..i + lanes]);
+                codes = s.add(codes, code);
             }
-            let [high, low] = sums.map(|sum| s.sum(sum));
-            let codes = high * 256.0 + low;
-            to.high_sums[sum] = high as i32;
-            to.low_sums[sum] = low as i32;
+            let codes = s.sum(codes);
             to.sums[sum] = (codes / SUM_UNIT).round_ties_even();
             total += codes;
         }
