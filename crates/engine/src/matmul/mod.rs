@@ -16,6 +16,7 @@
 
 mod block;
 mod format;
+pub(crate) mod one_row;
 mod pack;
 
 use std::cell::RefCell;
@@ -193,7 +194,7 @@ pub(crate) fn multiply(
 ) {
     let bytes = rows * b.k * a.element_bytes() + b.units.as_slice().len() * 4 + output.bytes();
     let _span = cpu.profile.span(name, 2 * rows * b.cols * b.k, bytes);
-    let geometry = b.geometry;
+    let geometry = b.geometry.for_rows(rows);
     let panels = b.cols.div_ceil(geometry.width);
     let c = Destination::new(output, rows * b.cols);
     if rows == 0 || panels == 0 {
@@ -253,7 +254,7 @@ impl<'p> LeftBlock<'p> {
         b: &PackedMatrix,
         packed: &'p mut AlignedVec<u32>,
     ) -> Self {
-        let geometry = b.geometry;
+        let geometry = b.geometry.for_rows(rows.len());
         if geometry.format == Format::Bf16
             && k.len().is_multiple_of(geometry.format.group_elements())
             && let Some((units, stride)) = a.bf16_rows(rows.start, k.start)
@@ -276,7 +277,7 @@ impl<'p> LeftBlock<'p> {
     /// # Safety
     /// As [`multiply_block`].
     unsafe fn multiply(&self, cpu: &Cpu, b: &PackedMatrix, panels: &Range<usize>, target: Target) {
-        let geometry = b.geometry;
+        let geometry = b.geometry.for_rows(self.rows.len());
         let (width, all_units) = (geometry.width, geometry.format.units(b.k));
         let block = Block {
             a: self.left,
