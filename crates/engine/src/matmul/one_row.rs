@@ -1,8 +1,8 @@
 //! One row of A with panels of B, on vectors, with the bits of the matrix tiles.
 //!
 //! Whoever makes one token at a time multiplies one row with all keys and values of a cache, and with every matrix.
-//! That is bound by memory, and tiles read it slowly: 10 GB/s a core, where vectors that ask ahead get 17, on a
-//! Sapphire Rapids. They need 64 cycles for a group of a panel, as many as tiles for 32 rows.
+//! That is bound by memory, which tiles read slowly: 11 GB/s a core, where vectors that ask ahead get 16. They need 64
+//! cycles for a group of a panel, as tiles do for 32 rows, so that a second row would be better off there.
 //!
 //! What the instruction TDPBF16PS computes (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2):
 //!
