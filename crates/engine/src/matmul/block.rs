@@ -11,6 +11,7 @@
 use half::bf16;
 
 use super::format::{Format, Geometry, Layout};
+use super::one_row;
 use crate::elementwise::convert;
 use crate::simd::{Simd, kernel};
 use crate::{Isa, amx};
@@ -24,13 +25,13 @@ pub(crate) enum Left<'a> {
     Rows(&'a [u32], usize),
 }
 
-/// Operands of one product.
+/// Operands of one product; B has units, or something smaller that stands for them.
 #[derive(Debug)]
-pub(crate) struct Block<'a> {
+pub(crate) struct Block<'a, U = u32> {
     pub(crate) a: Left<'a>,
     pub(crate) rows: usize,
     /// The first of the panels of B, each at the unit at which the reduction starts.
-    pub(crate) b: &'a [u32],
+    pub(crate) b: &'a [U],
     /// Units from one panel to the next.
     pub(crate) panel_stride: usize,
     pub(crate) cols: usize,
@@ -110,40 +111,54 @@ impl Target {
     }
 }
 
+impl<U> Block<'_, U> {
+    /// The kernels read through pointers; these checks are what makes that sound.
+    ///
+    /// # Panics
+    /// If an operand is shorter than its sizes say, or not as kernels take it.
+    pub(crate) fn check(&self) {
+        let geometry = self.geometry;
+        let units = self.groups * geometry.format.planes() * 16;
+        if self.rows == 0 || self.cols == 0 {
+            return;
+        }
+        match self.a {
+            Left::Packed(a, layout) => {
+                assert!(a.len() >= geometry.packed_rows(self.rows) * units, "A has fewer rows");
+                assert!(!geometry.tiles || layout == Layout::Lines, "tiles are loaded from lines");
+            }
+            Left::Rows(a, stride) => {
+                assert!(geometry.loads_rows(self.rows, stride), "rows of A that no kernel loads");
+                assert!(a.len() >= (self.rows - 1) * stride + self.groups * 16, "A has fewer rows");
+            }
+        }
+        let panels = self.cols.div_ceil(geometry.width);
+        assert!(
+            self.b.len() >= (panels - 1) * self.panel_stride + units * geometry.width,
+            "B is packed for fewer columns"
+        );
+    }
+}
+
 /// Multiplies a block into its target.
 ///
 /// # Safety
 /// The target must be there for `rows` rows of `cols` values, and nobody else may use it.
 pub(crate) unsafe fn multiply_block(isa: Isa, block: &Block<'_>, target: Target) {
-    // The kernels read through pointers; these checks are what makes that sound.
-    let geometry = block.geometry;
-    let units = block.groups * geometry.format.planes() * 16;
+    block.check();
     if block.rows == 0 || block.cols == 0 {
         return;
     }
-    match block.a {
-        Left::Packed(a, layout) => {
-            assert!(a.len() >= geometry.packed_rows(block.rows) * units, "A has fewer rows");
-            assert!(!geometry.tiles || layout == Layout::Lines, "tiles are loaded from lines");
-        }
-        Left::Rows(a, stride) => {
-            assert!(geometry.loads_rows(block.rows, stride), "rows of A that no kernel loads");
-            assert!(a.len() >= (block.rows - 1) * stride + block.groups * 16, "A has fewer rows");
-        }
-    }
-    let panels = block.cols.div_ceil(geometry.width);
-    assert!(
-        block.b.len() >= (panels - 1) * block.panel_stride + units * geometry.width,
-        "B is packed for fewer columns"
-    );
-    if geometry.tiles {
+    if block.geometry.tiles {
         assert!(isa == Isa::Amx, "no tiles here");
         // SAFETY: an `Isa` of this kind proves the instructions; operands were checked, C is promised.
         unsafe { amx::multiply_block(block, target) };
         return;
     }
-    match geometry.format {
+    match block.geometry.format {
         Format::F32 => multiply_units::<F32Unit>(isa, block, target),
+        // SAFETY: where there are tiles there are the vectors; operands are checked, C is promised.
+        Format::Bf16 if isa == Isa::Amx => unsafe { one_row::multiply(block, target) },
         Format::Bf16 => multiply_units::<Bf16Pair>(isa, block, target),
         Format::Split => unreachable!("only tiles multiply parts"),
     }

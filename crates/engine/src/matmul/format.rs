@@ -126,18 +126,30 @@ impl Geometry {
         }
     }
 
+    /// The register tile that takes `rows` rows of A with the panels of this one: of tiles, one row alone would be
+    /// nearly all padding, and goes on vectors.
+    pub(crate) fn for_rows(self, rows: usize) -> Self {
+        let one_row = self.tiles && self.format == Format::Bf16 && rows == 1;
+        if one_row { Self { rows: 1, tiles: false, ..self } } else { self }
+    }
+
+    /// Whether A is a single row, which stands for one of a tile; see [`super::one_row`].
+    pub(crate) fn is_one_row(self) -> bool {
+        self.rows == 1
+    }
+
     /// Rows that `rows` rows of A take when packed.
     pub(crate) fn packed_rows(self, rows: usize) -> usize {
         if self.tiles { rows.next_multiple_of(self.rows) } else { rows }
     }
 
     /// Whether `rows` rows of A over `groups` groups can be used as they lie in memory, `stride` units apart: tiles
-    /// are loaded whole; vectors take a few distances that their kernels are compiled for.
+    /// are loaded whole; vectors take a few distances that their kernels are compiled for, or one row alone.
     pub(crate) fn loads_rows(self, rows: usize, stride: usize) -> bool {
         match self.format {
             Format::Split => false,
             _ if self.tiles => rows.is_multiple_of(self.rows),
-            _ => PITCHES.contains(&stride),
+            _ => self.is_one_row() || PITCHES.contains(&stride),
         }
     }
 

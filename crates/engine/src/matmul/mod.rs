@@ -16,6 +16,7 @@
 
 mod block;
 mod format;
+pub(crate) mod one_row;
 mod pack;
 
 use std::cell::RefCell;
@@ -196,7 +197,7 @@ pub(crate) fn multiply(
 ) {
     let bytes = rows * b.k * a.element_bytes() + b.units.as_slice().len() * 4 + output.bytes();
     let _span = cpu.profile.span(name, 2 * rows * b.cols * b.k, bytes);
-    let geometry = b.geometry;
+    let geometry = b.geometry.for_rows(rows);
     let panels = b.cols.div_ceil(geometry.width);
     let c = Destination::new(output, rows * b.cols);
     if rows == 0 || panels == 0 {
@@ -257,7 +258,7 @@ impl<'p> LeftBlock<'p> {
         b: &PackedMatrix,
         packed: &'p mut AlignedVec<u32>,
     ) -> Self {
-        let geometry = b.geometry;
+        let geometry = b.geometry.for_rows(rows.len());
         let row_units = geometry.format.units(k.len());
         let needed = geometry.packed_rows(rows.len()) * row_units;
         // One row of f32 lies as a tile of one row would, but for the zeros after its last group.
@@ -295,7 +296,7 @@ impl<'p> LeftBlock<'p> {
     /// # Safety
     /// As [`multiply_block`].
     unsafe fn multiply(&self, cpu: &Cpu, b: &PackedMatrix, panels: &Range<usize>, target: Target) {
-        let geometry = b.geometry;
+        let geometry = b.geometry.for_rows(self.rows.len());
         let (width, all_units) = (geometry.width, geometry.format.units(b.k));
         let block = Block {
             a: self.left,

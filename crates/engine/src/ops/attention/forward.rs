@@ -7,15 +7,16 @@ use std::ops::Range;
 use half::bf16;
 
 use super::{Operands, Queries, block_queries};
-use crate::Cpu;
 use crate::arena::Arena;
 use crate::elementwise::{expand, multiply_by};
 use crate::matmul::{
-    Block, Format, Geometry, Layout, Left, Source, Target, left_tiling, multiply_block, pack, right_tiling,
+    Block, Format, Geometry, Layout, Left, Source, Target, left_tiling, multiply_block, one_row, pack,
+    right_tiling,
 };
 use crate::simd::{Element, Simd, exp2, for_lanes, kernel, load, store};
 use crate::tensor::AlignedVec;
 use crate::threads::Parts;
+use crate::{Cpu, Isa};
 
 /// Keys of a block: whole panels and whole groups of every instruction set.
 pub(crate) const BLOCK_KEYS: usize = 256;
@@ -129,11 +130,38 @@ struct HeadKeys<'a> {
     slots: usize,
 }
 
+/// Panels of a block.
+#[derive(Clone, Copy)]
+enum Panels<'a> {
+    Units(&'a [u32]),
+    /// Whole numbers, which only a single query is multiplied with as they are.
+    Pairs(&'a [[i8; 2]]),
+}
+
+impl Panels<'_> {
+    /// Multiplies a block that has no panels with these.
+    ///
+    /// # Safety
+    /// As [`multiply_block`].
+    unsafe fn multiply(self, isa: Isa, block: Block<'_>, target: Target) {
+        // SAFETY: by the caller's promise; an `Isa` with a tile of one row has the vectors for it.
+        unsafe {
+            match self {
+                Self::Units(b) => multiply_block(isa, &Block { b, ..block }, target),
+                Self::Pairs(b) => {
+                    let Block { a, rows, panel_stride, cols, groups, geometry, .. } = block;
+                    one_row::multiply(&Block { a, rows, b, panel_stride, cols, groups, geometry }, target);
+                }
+            }
+        }
+    }
+}
+
 /// Keys and values of a block.
 #[derive(Clone, Copy)]
 struct KeyBlock<'a> {
-    keys: &'a [u32],
-    values: &'a [u32],
+    keys: Panels<'a>,
+    values: Panels<'a>,
     /// Units from a panel of values to the next.
     value_stride: usize,
     /// What keys and values must be multiplied with; nothing, if these are empty.
@@ -158,12 +186,22 @@ impl<'a> HeadKeys<'a> {
         let value_stride = format.units(slots) * geometry.width;
         match self.elements {
             Elements::Units(units) => KeyBlock {
-                keys: &units[key_at..self.key_len],
-                values: &units[self.key_len + value_at..],
+                keys: Panels::Units(&units[key_at..self.key_len]),
+                values: Panels::Units(&units[self.key_len + value_at..]),
                 value_stride,
                 key_scales: &[],
                 value_scales: &[],
             },
+            Elements::Bytes(bytes, scales) if geometry.is_one_row() => {
+                let pairs: &[[i8; 2]] = bytemuck::cast_slice(bytes);
+                KeyBlock {
+                    keys: Panels::Pairs(&pairs[key_at..self.key_len]),
+                    values: Panels::Pairs(&pairs[self.key_len + value_at..]),
+                    value_stride,
+                    key_scales: &scales[slot..],
+                    value_scales: &scales[slots + slot..],
+                }
+            }
             Elements::Bytes(bytes, scales) => {
                 let count = count.next_multiple_of(geometry.width).next_multiple_of(format.group_elements());
                 let each = elements_of_unit(format);
@@ -177,8 +215,8 @@ impl<'a> HeadKeys<'a> {
                     expand(cpu.isa, format, from, values);
                 }
                 KeyBlock {
-                    keys,
-                    values,
+                    keys: Panels::Units(keys),
+                    values: Panels::Units(values),
                     value_stride: panel,
                     key_scales: &scales[slot..],
                     value_scales: &scales[slots + slot..],
@@ -238,7 +276,8 @@ fn query_block(
     rows: usize,
     scratch: &mut Scratch,
 ) {
-    let geometry = keys.geometry;
+    let geometry = keys.geometry.for_rows(rows);
+    let keys = HeadKeys { geometry, ..keys };
     let (heads, mask, format) = (x.heads, x.mask, geometry.format);
     let dim_units = format.units(heads.dim);
     let packed_rows = geometry.packed_rows(rows);
@@ -310,7 +349,7 @@ fn query_tile(
     let product = Block {
         a: Left::Packed(&scratch.queries[tile.start * dim_units..], Layout::Lines),
         rows: tile.len(),
-        b: block.keys,
+        b: &[],
         panel_stride: dim_units * geometry.width,
         cols,
         groups: format.groups(dim),
@@ -318,7 +357,7 @@ fn query_tile(
     };
     let scores = Target::f32(scratch.scores.as_mut_ptr(), BLOCK_KEYS, false);
     // SAFETY: the scores are this thread's own, as many rows of `BLOCK_KEYS`.
-    unsafe { multiply_block(cpu.isa, &product, scores) };
+    unsafe { block.keys.multiply(cpu.isa, product, scores) };
 
     let softmax = if format == Format::Bf16 { softmax_row::<bf16> } else { softmax_row::<f32> };
     for (row, i) in tile.clone().enumerate() {
@@ -372,7 +411,7 @@ fn query_tile(
     let product = Block {
         a: probabilities,
         rows: tile.len(),
-        b: block.values,
+        b: &[],
         panel_stride: block.value_stride,
         cols: dim,
         groups,
@@ -380,7 +419,7 @@ fn query_tile(
     };
     let sums = Target::f32(scratch.sums[tile.start * dim..].as_mut_ptr(), dim, true);
     // SAFETY: the sums are this thread's own, as many rows of `dim`.
-    unsafe { multiply_block(cpu.isa, &product, sums) };
+    unsafe { block.values.multiply(cpu.isa, product, sums) };
 }
 
 /// The vector of scores at `i`, those outside `low..high` as low as can be. A function and no closure: a closure
