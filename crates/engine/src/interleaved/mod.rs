@@ -1,9 +1,10 @@
 //! Products with quantised matrices, sixteen rows at a time.
 //!
 //! A matrix of any [`BlockFormat`] is rearranged once, when it is loaded, so that one instruction multiplies four
-//! columns of sixteen rows ([`form`]). Activations become 8-bit integers with a scale for every 32 ([`activations`]);
-//! sums of their products with the codes are exact, so that vectors of any width and tiles give the same bits
-//! ([`product`]), for one token as for a thousand.
+//! columns of sixteen rows ([`form`]). Activations become 8-bit integers with a scale for every 32 ([`activations`]), or,
+//! where there are matrix tiles and the format's scales allow it, 16-bit integers with a scale for every 256 ([`wide`]).
+//! Sums of their products with the codes are exact, and what is rounded has one order ([`product`]), so that vectors of
+//! any width and tiles give the same bits for one token as for a thousand.
 
 mod activations;
 mod codes;

@@ -111,13 +111,14 @@ unsafe fn add_group<L: Lanes, F: Form, const C: usize>(
                 if F::BIAS != 0 {
                     (high, low) = (l.splat_int(bias(&row.high_sums)), l.splat_int(bias(&row.low_sums)));
                 }
-                for t in part * quads_of_part..(part + 1) * quads_of_part {
-                    let col = g * GROUP + 4 * t;
+                let first_quad = part * quads_of_part;
+                for (t, quad) in quads[first_quad..first_quad + quads_of_part].iter().enumerate() {
+                    let col = g * GROUP + 4 * (first_quad + t);
                     let (a, b) = (row.high.as_ptr().add(col), row.low.as_ptr().add(col));
                     if F::BIAS == 128 {
-                        (high, low) = (l.dot_wide(high, quads[t], a), l.dot_wide(low, quads[t], b));
+                        (high, low) = (l.dot_wide(high, *quad, a), l.dot_wide(low, *quad, b));
                     } else {
-                        (high, low) = (l.dot(high, quads[t], a), l.dot(low, quads[t], b));
+                        (high, low) = (l.dot(high, *quad, a), l.dot(low, *quad, b));
                     }
                 }
                 sums.high = l.mul_add_ints(scale, high, sums.high);

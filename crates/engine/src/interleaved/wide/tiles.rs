@@ -13,13 +13,12 @@ use super::super::form::{BLOCK, Form, GROUP, GROUPS, QUAD, ROWS};
 use super::super::lanes::{Lanes, Lanes512};
 use super::super::product::{Square, block_scales, quads};
 use super::super::{Destination, QuantMatrix};
+use super::STRIPS;
 use super::activations::{Activations, CHUNK, SUM_UNIT, SUMMED, SUMS, TileBlock};
 use crate::amx::{configure_bytes, multiply_bytes, multiply_sums, store_bytes};
 
-/// Strips that share a pass over the activations, which come from the third-level cache, or from memory.
-pub(super) const STRIPS: usize = 16;
-
-/// Tiles of activations whose results are kept, for [`STRIPS`] strips, in the second-level cache.
+/// Tiles of activations whose results are kept, for [`STRIPS`] strips, in the second-level cache. Activations themselves
+/// come from the third, or from memory, once for that many strips.
 const TILES: usize = 32;
 
 /// A block of a strip, unpacked.
