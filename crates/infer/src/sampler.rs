@@ -1,5 +1,7 @@
 //! Choosing a token from logits.
 
+use std::cmp::Ordering;
+
 use elmwood_model::random::philox4x32;
 use serde::{Deserialize, Serialize};
 
@@ -94,9 +96,57 @@ impl Sampling {
 pub struct Sampler {
     sampling: Sampling,
     draws: u64,
-    /// Logits after penalties, and tokens by probability: kept to reuse the memory.
+    /// Logits after penalties, and tokens with theirs: kept to reuse the memory.
     logits: Vec<f32>,
-    candidates: Vec<(f32, u32)>,
+    candidates: Candidates,
+}
+
+/// Tokens with their logits, of which only as many are put in order as are looked at: most draws need a few of many
+/// thousands.
+#[derive(Debug, Clone, Default)]
+struct Candidates {
+    tokens: Vec<(f32, u32)>,
+    /// The most likely ones, which are in order.
+    sorted: usize,
+}
+
+impl Candidates {
+    /// Larger logits first, of equal ones the smaller id.
+    fn by_logit(a: &(f32, u32), b: &(f32, u32)) -> Ordering {
+        b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+    }
+
+    fn set(&mut self, tokens: impl Iterator<Item = (f32, u32)>) {
+        self.tokens.clear();
+        self.tokens.extend(tokens);
+        self.sorted = 0;
+    }
+
+    /// Leaves the `n` most likely.
+    fn truncate(&mut self, n: usize) {
+        if n < self.tokens.len() {
+            if n > self.sorted {
+                self.tokens[self.sorted..].select_nth_unstable_by(n - 1 - self.sorted, Self::by_logit);
+            }
+            self.tokens.truncate(n);
+            self.sorted = self.sorted.min(n);
+        }
+    }
+
+    /// The most likely token but `i`.
+    fn get(&mut self, i: usize) -> (f32, u32) {
+        if i >= self.sorted {
+            let end = (4 * i).max(64).min(self.tokens.len());
+            let rest = &mut self.tokens[self.sorted..];
+            let n = end - self.sorted;
+            if n < rest.len() {
+                rest.select_nth_unstable_by(n, Self::by_logit);
+            }
+            rest[..n].sort_unstable_by(Self::by_logit);
+            self.sorted = end;
+        }
+        self.tokens[i]
+    }
 }
 
 impl Sampler {
@@ -106,7 +156,7 @@ impl Sampler {
     /// [`Error::Setting`] for a setting out of its range.
     pub fn new(sampling: Sampling) -> Result<Self, Error> {
         sampling.check()?;
-        Ok(Self { sampling, draws: 0, logits: Vec::new(), candidates: Vec::new() })
+        Ok(Self { sampling, draws: 0, logits: Vec::new(), candidates: Candidates::default() })
     }
 
     /// Chooses the token after `text`, one of `allowed` if there is such a mask; of equally likely ones the smaller id
@@ -131,46 +181,49 @@ impl Sampler {
         if temperature <= 0.0 && allowed.is_none() {
             return most_likely(logits);
         }
-        self.candidates.clear();
+        let candidates = &mut self.candidates;
         let numbers = logits.iter().copied().zip(0..).filter(|(logit, _)| !logit.is_nan());
         match allowed {
-            None => self.candidates.extend(numbers),
-            Some(mask) => self.candidates.extend(numbers.filter(|&(_, id)| mask.allows(id))),
+            None => candidates.set(numbers),
+            Some(mask) => candidates.set(numbers.filter(|&(_, id)| mask.allows(id))),
         }
-        let by_logit = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if candidates.tokens.is_empty() {
+            return None;
+        }
+        let (largest, most_likely) = candidates.get(0);
         if temperature <= 0.0 {
-            return self.candidates.iter().copied().min_by(by_logit).map(|(_, id)| id);
+            return Some(most_likely);
         }
-        if top_k > 0 && top_k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(top_k - 1, by_logit);
-            self.candidates.truncate(top_k);
+        if top_k > 0 {
+            candidates.truncate(top_k);
         }
-        self.candidates.sort_unstable_by(by_logit);
-        let largest = self.candidates.first()?.0;
-        let mut total = 0.0_f64;
-        for (value, _) in &mut self.candidates {
-            *value = ((*value - largest) / temperature).exp();
-            total += f64::from(*value);
-        }
+        // Relative to the most likely one.
+        let probability = |logit: f32| f64::from(((logit - largest) / temperature).exp());
+        let total: f64 = candidates.tokens.iter().map(|(logit, _)| probability(*logit)).sum();
         // Cut by probability: the smallest set of the most likely ones that reaches `top_p`.
-        let (mut kept, mut sum) = (0, 0.0_f64);
-        for (p, _) in &self.candidates {
-            if kept > 0 && (sum >= f64::from(top_p) * total || *p < min_p) {
-                break;
+        let (mut kept, mut sum) = (candidates.tokens.len(), total);
+        if top_p < 1.0 || min_p > 0.0 {
+            (kept, sum) = (0, 0.0);
+            while kept < candidates.tokens.len() {
+                let p = probability(candidates.get(kept).0);
+                if kept > 0 && (sum >= f64::from(top_p) * total || p < f64::from(min_p)) {
+                    break;
+                }
+                sum += p;
+                kept += 1;
             }
-            sum += f64::from(*p);
-            kept += 1;
         }
         let [low, high, ..] = philox4x32(counter, [seed as u32, (seed >> 32) as u32]);
         let uniform = (u64::from(low) | u64::from(high) << 32) as f64 / 2.0_f64.powi(64);
         let mut rest = uniform * sum;
-        for (p, id) in &self.candidates[..kept] {
-            rest -= f64::from(*p);
+        for i in 0..kept {
+            let (logit, id) = candidates.get(i);
+            rest -= probability(logit);
             if rest < 0.0 {
-                return Some(*id);
+                return Some(id);
             }
         }
-        Some(self.candidates[kept - 1].1)
+        Some(candidates.get(kept - 1).1)
     }
 }
 
@@ -244,6 +297,26 @@ mod tests {
             let numbers = logits.iter().zip(0..).filter(|(logit, _)| !logit.is_nan());
             let twin = numbers.min_by(|a, b| b.0.total_cmp(a.0).then(a.1.cmp(&b.1))).map(|(_, id)| id);
             assert_eq!(most_likely(&logits), twin, "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn candidates_come_in_order_however_many_are_looked_at() {
+        let random = |i: u32| philox4x32([i, 0, 0, 0], [3, 3])[0] % 500;
+        for len in [1, 63, 64, 65, 1000] {
+            let tokens: Vec<(f32, u32)> = (0..len).map(|i| (random(i) as f32, i)).collect();
+            let mut twin = tokens.clone();
+            twin.sort_by(Candidates::by_logit);
+            for kept in [1, 64, 100, len as usize] {
+                let mut candidates = Candidates::default();
+                candidates.set(tokens.iter().copied());
+                candidates.get(0);
+                candidates.truncate(kept);
+                let kept = kept.min(len as usize);
+                assert_eq!(candidates.tokens.len(), kept);
+                let order: Vec<_> = (0..kept).map(|i| candidates.get(i)).collect();
+                assert_eq!(order, twin[..kept], "{kept} of {len}");
+            }
         }
     }
 
