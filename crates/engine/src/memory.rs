@@ -27,13 +27,15 @@ impl Memory {
     /// If the system has no room for them.
     pub(crate) fn zeroed(len: usize) -> Self {
         let align = if len < LEAST { 1 } else { HUGE_PAGE };
-        let map = MmapMut::map_anon((len + align).max(1));
+        // Up to a whole number of pages: else the last one is made of small ones.
+        let mapped = len.next_multiple_of(align);
+        let map = MmapMut::map_anon((mapped + align).max(1));
         let map = map.unwrap_or_else(|error| panic!("no room for {len} bytes: {error}"));
         let start = (map.as_ptr() as usize).next_multiple_of(align) - map.as_ptr() as usize;
         #[cfg(target_os = "linux")]
         if len >= LEAST {
             // Advice that is not taken costs nothing but time.
-            let _ = map.advise_range(memmap2::Advice::HugePage, start, len);
+            let _ = map.advise_range(memmap2::Advice::HugePage, start, mapped);
         }
         Self { map, start, len }
     }
