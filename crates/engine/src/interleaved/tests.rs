@@ -116,7 +116,7 @@ fn all_instruction_sets_rows_and_threads_give_the_same_bits() {
             for threads in [1, 3] {
                 let cpu = Cpu::with(isa, threads);
                 let matrix = [QuantMatrix::new(&cpu, format, rows, cols, &blocks)];
-                for tokens in [1, 2, 3, 4, 5, 16, 17, 37] {
+                for tokens in [1, 2, 3, 4, 5, 8, 9, 16, 17, 37] {
                     let y = product(&cpu, &matrix, &x[..tokens * cols]);
                     assert!(y == all[..tokens * rows], "{format}, {isa}, {threads} threads, {tokens} tokens");
                 }

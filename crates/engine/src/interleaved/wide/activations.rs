@@ -20,7 +20,7 @@ pub(super) const SUMS: usize = BLOCK / SUMMED;
 /// left are below 2^24, so that f32 holds them exactly, in any order.
 pub(super) const SUM_UNIT: f32 = 64.0;
 /// From this many rows on, they come in whole tiles.
-const FEW: usize = 4;
+const FEW: usize = 9;
 
 /// 256 columns of one row: `x = scale · (256 · high + low)`.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

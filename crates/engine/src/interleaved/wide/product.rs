@@ -13,9 +13,12 @@
 
 use super::super::form::{Form, GROUP, GROUPS, ROWS};
 use super::super::lanes::{Lanes, Plain};
-use super::super::product::{PAIR, Square, ask_ahead, block_scales, quads};
+use super::super::product::{Square, ask_ahead, block_scales, quads};
 use super::activations::{RowBlock, SUM_UNIT, SUMMED};
 use crate::Isa;
+
+/// Rows that are multiplied with a strip at a time.
+const AT_ONCE: usize = 4;
 
 /// Multiplies `S` strips with `C` rows.
 ///
@@ -94,9 +97,7 @@ unsafe fn add_group<L: Lanes, F: Form, const C: usize>(
     // SAFETY: by the caller's promise; quads and sums are indexed within a group.
     unsafe {
         let codes = block.add(F::CODES_AT + g * F::GROUP_BYTES);
-        if C == 1 {
-            ask_ahead::<L, F>(l, codes);
-        }
+        ask_ahead::<L, F>(l, codes);
         let quads = quads::<L, F>(l, codes);
         let (parts, quads_of_part, sums_of_part) = (GROUP / F::SCALED, F::SCALED / 4, F::SCALED / SUMMED);
         for part in 0..parts {
@@ -138,17 +139,18 @@ unsafe fn add_group<L: Lanes, F: Form, const C: usize>(
 unsafe fn all<L: Lanes, F: Form>(l: L, strips: &[&[u8]], rows: &[&[RowBlock]], out: &mut [Square]) {
     // SAFETY: by the caller's promise.
     unsafe {
-        if let ([a, b], [row]) = (strips, rows) {
-            return columns::<L, F, PAIR, 1>(l, [a, b], [row], 0, out);
-        }
-        for (strip, out) in strips.iter().zip(out) {
-            let out = std::slice::from_mut(out);
-            for (i, rows) in rows.chunks(2).enumerate() {
-                match *rows {
-                    [a, b] => columns::<L, F, 1, 2>(l, [strip], [a, b], 2 * i, out),
-                    [a] => columns::<L, F, 1, 1>(l, [strip], [a], 2 * i, out),
-                    _ => unreachable!("chunks of one or two"),
-                }
+        for (i, rows) in rows.chunks(AT_ONCE).enumerate() {
+            let first = i * AT_ONCE;
+            match (strips, rows) {
+                ([s, t], [a]) => columns::<L, F, 2, 1>(l, [s, t], [a], first, out),
+                ([s, t], [a, b]) => columns::<L, F, 2, 2>(l, [s, t], [a, b], first, out),
+                ([s, t], [a, b, c]) => columns::<L, F, 2, 3>(l, [s, t], [a, b, c], first, out),
+                ([s, t], [a, b, c, d]) => columns::<L, F, 2, 4>(l, [s, t], [a, b, c, d], first, out),
+                ([s], [a]) => columns::<L, F, 1, 1>(l, [s], [a], first, out),
+                ([s], [a, b]) => columns::<L, F, 1, 2>(l, [s], [a, b], first, out),
+                ([s], [a, b, c]) => columns::<L, F, 1, 3>(l, [s], [a, b, c], first, out),
+                ([s], [a, b, c, d]) => columns::<L, F, 1, 4>(l, [s], [a, b, c, d], first, out),
+                _ => unreachable!("{} strips and {} rows", strips.len(), rows.len()),
             }
         }
     }

@@ -121,7 +121,10 @@ impl Scratch {
                 let tile = &tiles[t][block];
                 let next_tile = &tiles[(t + 1) % tiles.len()][block];
                 for (s, square) in squares[..strips.len()].iter_mut().enumerate() {
-                    ask_for(next_tile, s, strips.len());
+                    ask_for((&raw const *next_tile).cast(), size_of::<TileBlock>(), s, strips.len());
+                    let next_block =
+                        matrix.strip(strips.start + s).as_ptr().wrapping_add((block + 1) * F::BYTES);
+                    ask_for(next_block, F::BYTES, t, tiles.len());
                     // After the last one, one is multiplied in vain.
                     let following = if s + 1 < strips.len() {
                         (tile, &unpacked[s + 1])
@@ -138,13 +141,13 @@ impl Scratch {
     }
 }
 
-/// Asks for part number `i` of `n` of a block of activations.
+/// Asks for part number `i` of `n` of some bytes, which need not be there.
 #[inline(always)]
-fn ask_for(block: &TileBlock, i: usize, n: usize) {
-    let lines = size_of::<TileBlock>() / 64;
+fn ask_for(start: *const u8, bytes: usize, i: usize, n: usize) {
+    let lines = bytes / 64;
     for line in i * lines / n..(i + 1) * lines / n {
         // SAFETY: it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>((&raw const *block).cast::<i8>().wrapping_add(64 * line)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(64 * line).cast()) };
     }
 }
 
