@@ -83,6 +83,22 @@ kernel! {
 }
 
 kernel! {
+    /// Whole numbers of at most 127 as bytes.
+    pub(crate) fn narrow[E: Element](s, from: &[E], to: &mut [i8]) {
+        assert_eq!(from.len(), to.len(), "a conversion keeps the number of elements");
+        let lanes = lanes_of(s);
+        let (vectors, rest) = (from.chunks_exact(lanes), from.chunks_exact(lanes).remainder());
+        let mut to = to.chunks_exact_mut(lanes);
+        for (from, to) in vectors.zip(&mut to) {
+            s.store_i8(E::load(s, from), to);
+        }
+        let mut last = [0; 16];
+        s.store_i8(s.load_partial(rest), &mut last);
+        to.into_remainder().copy_from_slice(&last[..rest.len()]);
+    }
+}
+
+kernel! {
     /// The sum of squares, each lane in f32: for at most a few thousand elements at a time.
     pub(crate) fn sum_of_squares(s, x: &[f32]) -> f32 {
         let mut sum = s.splat(0.0);

@@ -152,7 +152,7 @@ impl<'a> Pass<'a> {
             eps,
         });
         rotate(self.cpu, heads, norms, rope, self.past, qkv.f32_mut());
-        cache.append(self.cpu, self.arena, qkv.f32());
+        cache.append(self.cpu, qkv.f32());
         let n = self.tokens.len();
         let first_seen =
             |i: usize| plan.window.map_or(0, |window| (self.past + i + 1).saturating_sub(window));

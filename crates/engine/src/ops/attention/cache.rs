@@ -1,18 +1,16 @@
 //! Keys and values of earlier tokens, in the order in which attention reads them.
 
-use half::bf16;
-
-use crate::elementwise::{convert, whole_numbers};
 use crate::matmul::{Geometry, Precision, right_tiling};
 use crate::memory::Memory;
+use crate::ops::attention::append::{Columns, HeadSlots, Order, Role, STRETCH};
 use crate::ops::attention::forward::{BLOCK_KEYS, Elements, PackedKeys, elements_of_unit};
 use crate::ops::qk_norm_rope::Heads;
 use crate::tape::by_dtype;
 use crate::threads::Parts;
-use crate::{Arena, Cpu, Dtype, Element};
+use crate::{Cpu, Dtype};
 
-/// Whole panels and groups of every instruction set.
-const ALIGN: usize = 32;
+/// Fewer elements are written sooner than other threads are called.
+const SHARED: usize = 1 << 11;
 
 /// How keys and values are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,7 +73,7 @@ impl AttentionCache {
         let window = window.unwrap_or(capacity).min(capacity);
         // Whole blocks, so that each lies in one piece, and one more than is seen, which new tokens are written to.
         let rounds = (window + 1).next_multiple_of(BLOCK_KEYS) + BLOCK_KEYS;
-        let slots = capacity.next_multiple_of(ALIGN).min(rounds);
+        let slots = capacity.next_multiple_of(STRETCH).min(rounds);
         let scales = if format == CacheFormat::Int8 { 2 * heads.kv * slots } else { 0 };
         let mut cache = Self {
             heads,
@@ -148,76 +146,39 @@ impl AttentionCache {
     ///
     /// # Panics
     /// If they are more than there is [`AttentionCache::room`] for.
-    pub(crate) fn append(&mut self, cpu: &Cpu, arena: &mut Arena, qkv: &[f32]) {
+    pub(crate) fn append(&mut self, cpu: &Cpu, qkv: &[f32]) {
         let _span = cpu.profile.span("cache: append", 0, 2 * size_of_val(qkv));
         let Heads { query, kv, dim } = self.heads;
-        let (width, slots) = (2 * kv * dim, self.slots);
-        let new = qkv.len() / self.heads.qkv_cols();
+        let stride = self.heads.qkv_cols();
+        let new = qkv.len() / stride;
         assert!(new <= self.room(), "the cache has room for {} tokens of {new}", self.room());
-        let mut rows = arena.tensor(new, width, self.format.dtype());
-        by_dtype!(self.format.dtype(), E => {
-            let to = rows.as_mut_slice::<E>().chunks_exact_mut(width);
-            for (i, (qkv, to)) in qkv.chunks_exact(self.heads.qkv_cols()).zip(to).enumerate() {
-                let from = &qkv[query * dim..];
-                if self.format != CacheFormat::Int8 {
-                    convert(cpu.isa, from, to);
-                    continue;
-                }
-                for (part, (from, to)) in from.chunks_exact(dim).zip(to.chunks_exact_mut(dim)).enumerate() {
-                    // Keys of all heads come first, then values; scales are those of one head after the other.
-                    let scales = 2 * (part % kv) + part / kv;
-                    self.scales[scales * slots + (self.len + i) % slots] = whole_numbers(cpu.isa, from, to);
+        let (geometry, slots, first) = (self.geometry, self.slots, self.len);
+        let unit_bytes = elements_of_unit(geometry.format) * self.element_bytes();
+        let (key_bytes, value_bytes) = (self.key_len() * unit_bytes, self.value_len() * unit_bytes);
+        let slot_scales = if self.format == CacheFormat::Int8 { slots } else { 0 };
+        let (elements, scales) = (Parts::new(&mut *self.elements), Parts::new(&mut *self.scales));
+        let grain = if 2 * new * kv * dim < SHARED { kv } else { 1 };
+        cpu.threads.run_ranges(kv, grain, |heads| {
+            for head in heads {
+                let start = head * (key_bytes + value_bytes);
+                let parts = [
+                    (Role::Key, start..start + key_bytes),
+                    (Role::Value, start + key_bytes..start + key_bytes + value_bytes),
+                ];
+                for (part, (role, elements_at)) in parts.into_iter().enumerate() {
+                    let first_scale = (2 * head + part) * slot_scales;
+                    // SAFETY: every head is written by one task.
+                    let (elements, scales) = unsafe {
+                        (elements.part(elements_at), scales.part(first_scale..first_scale + slot_scales))
+                    };
+                    let mut to = HeadSlots { order: Order { geometry, role, dim, slots }, elements, scales };
+                    let tokens = Columns { rows: qkv, stride, first: (query + part * kv + head) * dim };
+                    by_dtype!(self.format.dtype(), E => to.write::<E>(cpu.isa, tokens, first));
                 }
             }
         });
-        match self.format {
-            CacheFormat::F32 => self.scatter::<f32, f32>(cpu, rows.as_slice(), |x| x),
-            CacheFormat::Bf16 => self.scatter::<bf16, bf16>(cpu, rows.as_slice(), |x| x),
-            CacheFormat::Int8 => self.scatter::<bf16, i8>(cpu, rows.as_slice(), |x| x.to_f32() as i8),
-        }
         self.len += new;
-        self.held_from = self.held_from.max(self.len.saturating_sub(self.slots));
-    }
-
-    /// Writes rows `[keys | values]` to where products look for their elements: see [`crate::matmul::Layout::Panels`].
-    fn scatter<E: Element, T: bytemuck::Pod + Send>(
-        &mut self,
-        cpu: &Cpu,
-        rows: &[E],
-        element: impl Fn(E) -> T + Sync,
-    ) {
-        let Heads { kv, dim, .. } = self.heads;
-        let (len, slots) = (self.len, self.slots);
-        let (each, panel) = (elements_of_unit(self.geometry.format), self.geometry.width);
-        let key_stride = right_tiling(self.geometry, dim).stride * each;
-        let value_stride = right_tiling(self.geometry, slots).stride * each;
-        let (key_len, value_len) = (self.key_len() * each, self.value_len() * each);
-        let parts: Parts<'_, T> = Parts::new(bytemuck::cast_slice_mut(&mut self.elements));
-        cpu.threads.run(kv, |head| {
-            let start = head * (key_len + value_len);
-            // SAFETY: every head is written by one task.
-            let (keys, values) =
-                unsafe { parts.part(start..start + key_len + value_len) }.split_at_mut(key_len);
-            for (i, row) in rows.chunks_exact(2 * kv * dim).enumerate() {
-                let slot = (len + i) % slots;
-                // A token is a column of the first product, where coordinates are summed over.
-                let column = &mut keys[slot / panel * key_stride + slot % panel * each..];
-                let key = row[head * dim..(head + 1) * dim].chunks(each);
-                for (key, unit) in key.zip(column.chunks_mut(panel * each)) {
-                    for (to, from) in unit.iter_mut().zip(key) {
-                        *to = element(*from);
-                    }
-                }
-                // And of the second product's sums one term, in columns of coordinates.
-                let value = row[(kv + head) * dim..(kv + head + 1) * dim].chunks(panel);
-                let at = slot / each * panel * each + slot % each;
-                for (value, panel) in value.zip(values.chunks_mut(value_stride)) {
-                    for (to, from) in panel[at..].iter_mut().step_by(each).zip(value) {
-                        *to = element(*from);
-                    }
-                }
-            }
-        });
+        self.held_from = self.held_from.max(self.len.saturating_sub(slots));
     }
 
     pub(crate) fn packed(&self) -> PackedKeys<'_> {

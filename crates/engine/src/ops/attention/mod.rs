@@ -5,6 +5,7 @@
 //! whole (Dao et al. 2022, arXiv:2205.14135): memory grows with the number of tokens. Query head `h` reads
 //! key and value head `h / (query / kv)`.
 
+mod append;
 mod backward;
 mod cache;
 mod forward;

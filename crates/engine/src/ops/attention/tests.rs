@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::forward::Elements;
 use super::*;
 use crate::arena::Arena;
 use crate::matmul::Values;
@@ -233,14 +234,14 @@ const CACHED: Heads = Heads { query: 4, kv: 2, dim: 40 };
 
 /// Attention of rows `[queries | keys | values]` over `cache`, at most `chunk` of them at a time.
 fn over_cache(cpu: &Cpu, cache: &mut AttentionCache, qkv: &[f32], window: usize, chunk: usize) -> Vec<f32> {
-    let (mut arena, mut all) = (Arena::default(), Vec::new());
+    let mut all = Vec::new();
     let mut rest = qkv;
     while !rest.is_empty() {
         let past = cache.len();
         let n = chunk.min(cache.room()).min(rest.len() / CACHED.qkv_cols());
         let (rows, after) = rest.split_at(n * CACHED.qkv_cols());
         rest = after;
-        cache.append(cpu, &mut arena, rows);
+        cache.append(cpu, rows);
         let starts: Vec<u32> = (0..n).map(|i| (past + i + 1).saturating_sub(window) as u32).collect();
         let queries = Queries {
             heads: CACHED,
@@ -298,6 +299,88 @@ fn chunks_and_forgotten_tokens_change_nothing() {
                 at = cache.truncate(back);
                 assert!(at == back || at == 0, "{at} of {back}");
                 assert!(to - back > 256 || at == back, "the latest tokens are forgotten one by one");
+            }
+        }
+    }
+}
+
+/// What a cache holds after rows `[queries | keys | values]`, element by element: the bytes and the scales.
+fn placed(isa: Isa, slots: usize, heads: Heads, format: CacheFormat, qkv: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    let Heads { query, kv, dim } = heads;
+    let precision = if format == CacheFormat::F32 { Precision::F32 } else { Precision::Bf16 };
+    let width = Geometry::for_few_rows(isa, precision).width;
+    // Elements of a unit and of a group, and bytes of an element.
+    let (each, group, size) = match format {
+        CacheFormat::F32 => (1, 16, 4),
+        CacheFormat::Bf16 => (2, 32, 2),
+        CacheFormat::Int8 => (2, 32, 1),
+    };
+    let key_stride = dim.next_multiple_of(group) * width;
+    let value_stride = slots.next_multiple_of(group) * width;
+    let key_len = slots / width * key_stride;
+    let head_len = key_len + dim.div_ceil(width) * value_stride;
+    let mut bytes = vec![0; kv * head_len * size];
+    let mut scales = vec![1.0; if size == 1 { 2 * kv * slots } else { 0 }];
+    for (token, row) in qkv.chunks_exact(heads.qkv_cols()).enumerate() {
+        let slot = token % slots;
+        for (part, row) in row[query * dim..].chunks_exact(dim).enumerate() {
+            let (head, is_value) = (part % kv, part / kv);
+            let largest = row.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            if size == 1 {
+                scales[(2 * head + is_value) * slots + slot] = largest / 127.0;
+            }
+            for (c, x) in row.iter().enumerate() {
+                let at = if is_value == 0 {
+                    slot / width * key_stride + (c / each * width + slot % width) * each + c % each
+                } else {
+                    let at = c / width * value_stride + (slot / each * width + c % width) * each;
+                    key_len + at + slot % each
+                };
+                let at = (head * head_len + at) * size;
+                match format {
+                    CacheFormat::F32 => bytes[at..at + 4].copy_from_slice(&x.to_ne_bytes()),
+                    CacheFormat::Bf16 => {
+                        bytes[at..at + 2].copy_from_slice(&bf16::from_f32(*x).to_ne_bytes());
+                    }
+                    CacheFormat::Int8 => {
+                        bytes[at] = (x * (127.0 / largest)).round_ties_even() as i8 as u8;
+                    }
+                }
+            }
+        }
+    }
+    (bytes, scales)
+}
+
+#[test]
+fn tokens_are_placed_alike_however_they_come() {
+    // More than the ring of 512 slots that a window of 31 tokens has.
+    let tokens = 700;
+    for heads in [Heads { query: 4, kv: 2, dim: 40 }, Heads { query: 1, kv: 1, dim: 7 }] {
+        let row = heads.qkv_cols();
+        let qkv = random(tokens * row, 9);
+        for (isa, format) in Isa::available().into_iter().flat_map(|isa| FORMATS.map(|format| (isa, format)))
+        {
+            let cpu = Cpu::with(isa, 2);
+            for capacity in [90, 700] {
+                let qkv = &qkv[..capacity * row];
+                for chunk in [1, 2, 3, 31, 32, 33, 45, 64, 100, 257] {
+                    let mut cache = AttentionCache::new(&cpu, capacity, Some(31), heads, format);
+                    let mut rest = qkv;
+                    while !rest.is_empty() {
+                        let now;
+                        (now, rest) = rest.split_at(rest.len().min(chunk * row));
+                        cache.append(&cpu, now);
+                    }
+                    let (bytes, scales) = placed(isa, cache.packed().slots, heads, format, qkv);
+                    let case = format!("{isa}, {format:?}, {heads:?}, {capacity} tokens, {chunk} at a time");
+                    let (held, held_scales): (&[u8], _) = match cache.packed().elements {
+                        Elements::Units(units) => (bytemuck::cast_slice(units), &[][..]),
+                        Elements::Bytes(held, scales) => (bytemuck::cast_slice(held), scales),
+                    };
+                    assert!(held == bytes, "{case}");
+                    assert!(held_scales == scales, "the scales of {case}");
+                }
             }
         }
     }
