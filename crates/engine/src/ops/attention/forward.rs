@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{Operands, Queries, block_queries};
+use super::{Mask, Operands, Queries, block_queries};
 use crate::arena::Arena;
 use crate::elementwise::{expand, multiply_by};
 use crate::matmul::{
@@ -74,7 +74,7 @@ pub(crate) fn forward<E: Element>(
     });
     let elements = Elements::Units(packed.as_slice());
     let keys = PackedKeys { geometry, elements, key_len, value_len, slots: mask.keys };
-    attend(cpu, &x.queries(), keys, out, log_sums);
+    attend(cpu, &x.queries(), keys, out, Some(log_sums));
 }
 
 /// Keys and values of every row and head, packed: `key_len` units of keys and `value_len` of values each.
@@ -226,13 +226,13 @@ impl<'a> HeadKeys<'a> {
     }
 }
 
-/// [`forward`] with keys and values that were packed before.
+/// [`forward`] with keys and values that were packed before; where there is no way back it needs no `log_sums`.
 pub(crate) fn attend<E: Element>(
     cpu: &Cpu,
     x: &Queries<'_>,
     packed: PackedKeys<'_>,
     out: &mut [E],
-    log_sums: &mut [f32],
+    log_sums: Option<&mut [f32]>,
 ) {
     let bytes = x.bytes() + size_of_val(out);
     let _span = cpu.profile.span("attention: forward", 4 * x.multiplications(), bytes);
@@ -240,42 +240,71 @@ pub(crate) fn attend<E: Element>(
     let geometry = packed.geometry;
     let block = block_queries(geometry);
     let blocks = mask.queries.div_ceil(block);
-    let (out, log_sums) = (Parts::new(out), Parts::new(log_sums));
-    cpu.threads.run(mask.rows * heads.query * blocks, |task| {
+    // Of a single token, heads that share keys are the rows of a block, unless threads would be idle then.
+    let together =
+        if mask.queries == 1 && mask.rows * heads.kv >= cpu.threads.count() { x.group() } else { 1 };
+    let parts = heads.query / together;
+    let (out, log_sums) = (Parts::new(out), log_sums.map(Parts::new));
+    cpu.threads.run(mask.rows * parts * blocks, |task| {
         // The longest blocks, those with the most keys before them, go first.
-        let index = blocks - 1 - task / (mask.rows * heads.query);
-        let (row, head) = (task / heads.query % mask.rows, task % heads.query);
-        let keys = packed.of_head(row * heads.kv + head / x.group());
-        let first = index * block;
-        let rows = block.min(mask.queries - first);
+        let index = blocks - 1 - task / (mask.rows * parts);
+        let (batch_row, head) = (task / parts % mask.rows, task % parts * together);
+        let keys = packed.of_head(batch_row * heads.kv + head / x.group());
+        let token = index * block;
+        let rows = if together > 1 {
+            QueryRows { batch_row, heads: head..head + together, tokens: token..token + 1 }
+        } else {
+            let end = (token + block).min(mask.queries);
+            QueryRows { batch_row, heads: head..head + 1, tokens: token..end }
+        };
         SCRATCH.with_borrow_mut(|scratch| {
-            query_block(cpu, x, keys, row, head, first, rows, scratch);
-            for i in 0..rows {
-                let token = row * mask.queries + first + i;
-                let at = token * heads.query + head;
+            query_block(cpu, x, keys, &rows, scratch);
+            for i in 0..rows.len() {
+                let at = (batch_row * mask.queries + rows.token(i)) * heads.query + rows.head(i);
                 // SAFETY: every token and head is written by one task.
-                let (out, log_sum) =
-                    unsafe { (out.part(at * heads.dim..(at + 1) * heads.dim), log_sums.part(at..at + 1)) };
+                let out = unsafe { out.part(at * heads.dim..(at + 1) * heads.dim) };
                 let sums = &scratch.sums[i * heads.dim..(i + 1) * heads.dim];
                 finish_row(cpu.isa, sums, scratch.totals[i], out);
-                log_sum[0] = scratch.largest[i] + scratch.totals[i].log2();
+                if let Some(log_sums) = &log_sums {
+                    // SAFETY: as above.
+                    let log_sum = unsafe { log_sums.part(at..at + 1) };
+                    log_sum[0] = scratch.largest[i] + scratch.totals[i].log2();
+                }
             }
         });
     });
 }
 
-/// Weighted sums of the values, not yet divided by the totals, for `rows` queries of one head.
-#[expect(clippy::too_many_arguments, reason = "a block of a head takes this many")]
-fn query_block(
-    cpu: &Cpu,
-    x: &Queries<'_>,
-    keys: HeadKeys<'_>,
+/// Queries that see the keys of one head: tokens of one query head, or query heads of one token.
+struct QueryRows {
     batch_row: usize,
-    head: usize,
-    first: usize,
-    rows: usize,
-    scratch: &mut Scratch,
-) {
+    heads: Range<usize>,
+    tokens: Range<usize>,
+}
+
+impl QueryRows {
+    fn len(&self) -> usize {
+        self.heads.len() * self.tokens.len()
+    }
+
+    fn head(&self, i: usize) -> usize {
+        self.heads.start + i / self.tokens.len()
+    }
+
+    fn token(&self, i: usize) -> usize {
+        self.tokens.start + i % self.tokens.len()
+    }
+
+    /// The keys that the mask lets row `i` see.
+    fn seen(&self, mask: &Mask<'_>, i: usize) -> Range<usize> {
+        let token = self.token(i);
+        mask.starts[self.batch_row * mask.queries + token] as usize..mask.past() + token + 1
+    }
+}
+
+/// Weighted sums of the values, not yet divided by the totals.
+fn query_block(cpu: &Cpu, x: &Queries<'_>, keys: HeadKeys<'_>, queries: &QueryRows, scratch: &mut Scratch) {
+    let rows = queries.len();
     let geometry = keys.geometry.for_rows(rows);
     let keys = HeadKeys { geometry, ..keys };
     let (heads, mask, format) = (x.heads, x.mask, geometry.format);
@@ -292,11 +321,13 @@ fn query_block(
     scratch.totals.clear();
     scratch.totals.resize(rows, 0.0);
 
-    let query = x.query.by_coordinate(batch_row * mask.queries, head * heads.dim);
+    let (token, column) =
+        (queries.batch_row * mask.queries + queries.tokens.start, queries.heads.start * heads.dim);
+    let stride = if queries.tokens.len() == 1 { heads.dim } else { x.query.stride };
+    let query = Source::along_cols(x.query.from(token, column), stride);
     let tiling = left_tiling(geometry, Layout::Lines, heads.dim);
-    pack(cpu.isa, &query, first..first + rows, 0..heads.dim, tiling, &mut scratch.queries);
-    let starts = &mask.starts[batch_row * mask.queries + first..][..rows];
-    let end = mask.past() + first + rows;
+    pack(cpu.isa, &query, 0..rows, 0..heads.dim, tiling, &mut scratch.queries);
+    let (start, end) = (queries.seen(&mask, 0).start, queries.seen(&mask, rows - 1).end);
     // Blocks that a sparse pattern leaves out are skipped where they are whole panels and groups.
     let step = match x.blocks {
         Some(sparse) if sparse.block.is_multiple_of(64) && BLOCK_KEYS.is_multiple_of(sparse.block) => {
@@ -304,11 +335,13 @@ fn query_block(
         }
         _ => BLOCK_KEYS,
     };
-    for key in (starts[0] as usize / step * step..end).step_by(step) {
+    for key in (start / step * step..end).step_by(step) {
         if let Some(sparse) = x.blocks
             && step < BLOCK_KEYS
-            && !(0..rows)
-                .any(|i| mask.past() + first + i >= key && sparse.sees(head, mask.past() + first + i, key))
+            && !(0..rows).any(|i| {
+                let query = mask.past() + queries.token(i);
+                query >= key && sparse.sees(queries.head(i), query, key)
+            })
         {
             continue;
         }
@@ -319,9 +352,9 @@ fn query_block(
         for tile in (0..rows).step_by(geometry.rows) {
             let tile = tile..(tile + geometry.rows).min(rows);
             // Trimmed to whole panels and groups around the last key that the tile sees.
-            let cols = (mask.past() + first + tile.end).saturating_sub(key).min(step);
+            let cols = queries.seen(&mask, tile.end - 1).end.saturating_sub(key).min(step);
             if cols > 0 {
-                query_tile(cpu, x, geometry, block, head, key, cols, first, tile, starts, scratch);
+                query_tile(cpu, x, geometry, block, key, cols, queries, tile, scratch);
             }
         }
         (scratch.keys, scratch.values) = (unpacked_keys, unpacked_values);
@@ -335,12 +368,10 @@ fn query_tile(
     x: &Queries<'_>,
     geometry: Geometry,
     block: KeyBlock<'_>,
-    head: usize,
     key: usize,
     cols: usize,
-    first: usize,
+    queries: &QueryRows,
     tile: Range<usize>,
-    starts: &[u32],
     scratch: &mut Scratch,
 ) {
     let (dim, mask, format) = (x.heads.dim, x.mask, geometry.format);
@@ -361,15 +392,15 @@ fn query_tile(
 
     let softmax = if format == Format::Bf16 { softmax_row::<bf16> } else { softmax_row::<f32> };
     for (row, i) in tile.clone().enumerate() {
-        let low = (starts[i] as usize).saturating_sub(key).min(cols);
-        let high = (mask.past() + first + i + 1).saturating_sub(key).min(cols);
+        let seen = queries.seen(&mask, i);
+        let (low, high) = (seen.start.saturating_sub(key).min(cols), seen.end.saturating_sub(key).min(cols));
         let scores = &mut scratch.scores[row * BLOCK_KEYS..][..groups * format.group_elements()];
         if !block.key_scales.is_empty() {
             multiply_by(cpu.isa, &block.key_scales[..cols], &mut scores[..cols]);
         }
         if let Some(sparse) = x.blocks {
             for (j, score) in (low..high).zip(&mut scores[low..high.max(low)]) {
-                if !sparse.sees(head, mask.past() + first + i, key + j) {
+                if !sparse.sees(queries.head(i), seen.end - 1, key + j) {
                     *score = f32::NEG_INFINITY;
                 }
             }
