@@ -26,14 +26,25 @@ impl Memory {
     /// # Panics
     /// If the system has no room for them.
     pub(crate) fn zeroed(len: usize) -> Self {
-        let align = if len < LEAST { 1 } else { HUGE_PAGE };
+        Self::aligned(len, if len < LEAST { 1 } else { HUGE_PAGE })
+    }
+
+    /// The same in ordinary pages: for what is written a little here and there, since the system clears whole pages.
+    ///
+    /// # Panics
+    /// If the system has no room for them.
+    pub(crate) fn in_small_pages(len: usize) -> Self {
+        Self::aligned(len, 1)
+    }
+
+    fn aligned(len: usize, align: usize) -> Self {
         // Up to a whole number of pages: else the last one is made of small ones.
         let mapped = len.next_multiple_of(align);
         let map = MmapMut::map_anon((mapped + align).max(1));
         let map = map.unwrap_or_else(|error| panic!("no room for {len} bytes: {error}"));
         let start = (map.as_ptr() as usize).next_multiple_of(align) - map.as_ptr() as usize;
         #[cfg(target_os = "linux")]
-        if len >= LEAST {
+        if align == HUGE_PAGE {
             // Advice that is not taken costs nothing but time.
             let _ = map.advise_range(memmap2::Advice::HugePage, start, mapped);
         }

@@ -88,7 +88,9 @@ impl AttentionCache {
             held_from: 0,
         };
         let units = heads.kv * (cache.key_len() + cache.value_len());
-        cache.elements = Memory::zeroed(units * elements_of_unit(geometry.format) * cache.element_bytes());
+        // The first token writes to every head's part.
+        cache.elements =
+            Memory::in_small_pages(units * elements_of_unit(geometry.format) * cache.element_bytes());
         cache
     }
 
