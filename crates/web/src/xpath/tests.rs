@@ -1,0 +1,1 @@
+//! Rules of the recommendation, one after the other.
