@@ -165,6 +165,7 @@ impl<'a> Parser<'a> {
             Token::DoubleSlash => {
                 self.skip();
                 steps.push(ALL);
+                self.skip_surplus_slash();
                 steps.push(self.step()?);
                 Start::Root
             }
@@ -185,6 +186,9 @@ impl<'a> Parser<'a> {
         if !steps.is_empty() || matches!(start, Start::Filter(..)) {
             loop {
                 if self.skip_if(Token::DoubleSlash) {
+                    if steps.is_empty() {
+                        self.skip_surplus_slash();
+                    }
                     steps.push(ALL);
                 } else if !self.skip_if(Token::Slash) {
                     break;
@@ -193,6 +197,11 @@ impl<'a> Parser<'a> {
             }
         }
         Ok(Syntax::Path(Path { start, steps, position }))
+    }
+
+    /// Takes `///` at the start of a path for `//`, as libxml2 does: people write it.
+    fn skip_surplus_slash(&mut self) {
+        let _ = self.skip_if(Token::Slash) || self.skip_if(Token::DoubleSlash);
     }
 
     fn begins_step(&self) -> bool {
