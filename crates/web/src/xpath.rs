@@ -61,7 +61,7 @@ impl XPath {
     /// Evaluates the expression with `context` as its context node.
     ///
     /// Elements and attributes are called what the page calls them, in lower case for HTML, without namespaces.
-    /// `id` goes by the attribute `id`, `lang` by `xml:lang` or `lang`.
+    /// `id` goes by the attribute `id`, `lang` by `xml:lang`.
     ///
     /// # Errors
     /// If the expression calls for what does not exist, or takes more than [`DEFAULT_BUDGET`] steps.

@@ -38,6 +38,11 @@ enum State<'a> {
         next: u32,
         of: u32,
     },
+    /// The same of those that the index lists.
+    PrecedingListed {
+        numbers: std::slice::Iter<'a, u32>,
+        of: u32,
+    },
     Attributes {
         element: NodeId,
         next: usize,
@@ -61,7 +66,10 @@ impl<'a> Walk<'a> {
             Axis::AncestorOrSelf => State::AttributeFirst(context),
             // libxml2 goes on behind the attribute's element; by the letter, what is below it follows too.
             Axis::Following => within(document, step, end, document.len() as u32),
-            Axis::Preceding => State::Preceding { next: number, of: number },
+            Axis::Preceding => match within(document, step, 0, number) {
+                State::Listed(numbers) => State::PrecedingListed { numbers, of: number },
+                _ => State::Preceding { next: number, of: number },
+            },
             Axis::Child
             | Axis::Descendant
             | Axis::FollowingSibling
@@ -125,6 +133,10 @@ impl Iterator for Walk<'_> {
                     return Some(node.into());
                 }
             },
+            State::PrecedingListed { numbers, of } => {
+                let is_before = |&&number: &&u32| document.end(NodeId::at(number)) <= *of;
+                numbers.rfind(is_before).map(|&number| NodeId::at(number).into())
+            }
             State::Attributes { element, next } => {
                 let place = *next;
                 *next += 1;

@@ -82,7 +82,7 @@ impl<'a> Evaluation<'a> {
             }
             Nodes::Filter { base, predicates } => {
                 let limit = match predicates.first() {
-                    Some(Predicate::Nth(n)) => *n,
+                    Some(Predicate::Nth(n) | Predicate::UpTo(n)) => *n,
                     _ => usize::MAX,
                 };
                 self.put_back(found);
@@ -256,7 +256,7 @@ impl<'a> Evaluation<'a> {
                 for predicate in &step.predicates {
                     let holds = match predicate {
                         Predicate::Holds(bool) => self.bool(bool, Context { node, position: 1, size: 1 })?,
-                        Predicate::Nth(_) | Predicate::Last => true,
+                        _ => unreachable!("predicates that count make a step positional"),
                     };
                     if !holds {
                         continue 'nodes;
@@ -278,7 +278,7 @@ impl<'a> Evaluation<'a> {
         found: &mut Vec<Node>,
     ) -> Result<(), XPathError> {
         let enough = match step.predicates.first() {
-            Some(Predicate::Nth(n)) => *n,
+            Some(Predicate::Nth(n) | Predicate::UpTo(n)) => *n,
             _ => usize::MAX,
         };
         self.spend(1)?;
@@ -300,6 +300,10 @@ impl<'a> Evaluation<'a> {
             let kept = match predicate {
                 Predicate::Nth(n) => nodes.get(n - 1).copied(),
                 Predicate::Last => nodes.last().copied(),
+                Predicate::UpTo(n) => {
+                    nodes.truncate(*n);
+                    continue;
+                }
                 Predicate::Holds(bool) => {
                     let (size, mut n_kept) = (nodes.len(), 0);
                     for at in 0..size {

@@ -139,9 +139,11 @@ impl Lowering {
                 shortcuts::at_position(number)
             }
             plan => match bool(plan) {
-                Bool::Numbers(Comparison::Equal, Number::Position, number)
-                | Bool::Numbers(Comparison::Equal, number, Number::Position) => {
-                    shortcuts::at_position(number)
+                Bool::Numbers(comparison, Number::Position, number) => {
+                    shortcuts::position(comparison, number)
+                }
+                Bool::Numbers(comparison, number, Number::Position) => {
+                    shortcuts::position(comparison.mirrored(), number)
                 }
                 holds => Predicate::Holds(holds),
             },
@@ -231,6 +233,12 @@ fn compare(comparison: Comparison, left: Plan, right: Plan) -> Bool {
         }
         (Plan::Nodes(nodes), other) => Bool::AnyNumber(comparison, nodes, number(other)),
         (other, Plan::Nodes(nodes)) => Bool::AnyNumber(comparison.mirrored(), nodes, number(other)),
+        (Plan::Text(text), Plan::Text(Text::Literal(empty)))
+        | (Plan::Text(Text::Literal(empty)), Plan::Text(text))
+            if is_equality && empty.is_empty() =>
+        {
+            negate_unless_equal(Bool::Not(Box::new(Bool::OfText(text))))
+        }
         (Plan::Text(left), Plan::Text(right)) if is_equality => negate_unless_equal(Bool::Texts(left, right)),
         (left, right) => Bool::Numbers(comparison, number(left), number(right)),
     }

@@ -77,6 +77,8 @@ pub(super) enum Predicate {
     /// The node at this position, counted from 1.
     Nth(usize),
     Last,
+    /// The nodes up to this position.
+    UpTo(usize),
     Holds(Bool),
 }
 

@@ -1,7 +1,7 @@
 //! Plans to booleans, numbers and strings.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use html5ever::local_name;
 
@@ -41,6 +41,10 @@ impl<'a> Evaluation<'a> {
             Bool::OfNumber(number) => {
                 let number = self.number(number, context)?;
                 number != 0.0 && !number.is_nan()
+            }
+            Bool::OfText(Text::NormalizeSpace(text)) => {
+                let text = self.text(text, context)?;
+                !text.trim_start_matches(is_space).is_empty()
             }
             Bool::OfText(text) => !self.text(text, context)?.is_empty(),
             Bool::Numbers(comparison, left, right) => {
@@ -110,12 +114,22 @@ impl<'a> Evaluation<'a> {
         right: &'a Nodes,
         context: Context,
     ) -> Result<bool, XPathError> {
-        let (lefts, rights) = (self.texts(left, context)?, self.texts(right, context)?);
+        let lefts = self.texts(left, context)?;
+        if comparison == Comparison::Equal {
+            return match lefts.as_slice() {
+                [] => Ok(false),
+                [left] => self.any(right, context, |_, right| Ok(right == *left)),
+                _ => {
+                    let lefts: HashSet<&str> = lefts.into_iter().collect();
+                    self.any(right, context, |evaluation, right| {
+                        evaluation.spend(right.len() / 16)?;
+                        Ok(lefts.contains(right))
+                    })
+                }
+            };
+        }
+        let rights = self.texts(right, context)?;
         Ok(match comparison {
-            Comparison::Equal => {
-                let lefts: HashSet<&str> = lefts.into_iter().collect();
-                rights.iter().any(|text| lefts.contains(text))
-            }
             // All equal only if every one of both sides equals the first.
             Comparison::NotEqual => match (lefts.first(), rights.first()) {
                 (Some(first), Some(_)) => lefts.iter().chain(&rights).any(|text| text != first),
@@ -236,27 +250,21 @@ impl<'a> Evaluation<'a> {
             }
             Text::Translate(text, from, to) => {
                 let (text, from) = (self.text(text, context)?, self.text(from, context)?);
-                let to: Vec<char> = self.text(to, context)?.chars().collect();
-                let mut table = std::collections::HashMap::new();
-                for (at, c) in from.chars().enumerate() {
-                    table.entry(c).or_insert(to.get(at).copied());
-                }
-                self.spend(text.len() / 4)?;
-                Cow::Owned(text.chars().filter_map(|c| table.get(&c).copied().unwrap_or(Some(c))).collect())
+                let to = self.text(to, context)?;
+                self.spend((text.len() + from.len()) / 4)?;
+                Cow::Owned(translate(&text, &from, &to))
             }
         };
         self.spend(text.len() / 256)?;
         Ok(text)
     }
 
-    /// Whether the language of the context node is `wanted` or a variety of it, by the nearest `lang`.
+    /// Whether the language of the context node is `wanted` or a variety of it, by the nearest `xml:lang`.
     fn lang(&self, context: Context, wanted: &str) -> bool {
         let id = context.node.id();
         let mut around = std::iter::once(id).chain(self.document.ancestors(id));
-        let declared = around.find_map(|node| {
-            let language = attribute(self.document, node.into(), &local_name!("xml:lang"));
-            language.or_else(|| attribute(self.document, node.into(), &local_name!("lang")))
-        });
+        let declared =
+            around.find_map(|node| attribute(self.document, node.into(), &local_name!("xml:lang")));
         declared.is_some_and(|declared| {
             let (start, rest) = declared.as_bytes().split_at(wanted.len().min(declared.len()));
             start.eq_ignore_ascii_case(wanted.as_bytes()) && matches!(rest, [] | [b'-', ..])
@@ -287,12 +295,13 @@ fn substring(text: Cow<'_, str>, from: f64, end: f64) -> Cow<'_, str> {
 
 /// Without white space at the ends, and with single blanks within.
 fn normalize_space(text: Cow<'_, str>) -> Cow<'_, str> {
-    let bytes = text.as_bytes();
-    let is_blank = |&byte: &u8| byte == b' ';
-    let is_normal = !bytes.first().is_some_and(is_blank)
-        && !bytes.last().is_some_and(is_blank)
-        && !bytes.iter().any(|byte| matches!(byte, b'\t' | b'\n' | b'\r'))
-        && !bytes.windows(2).any(|pair| pair == b"  ");
+    let mut before = b' ';
+    let is_normal = text.bytes().all(|byte| {
+        let is_blank_too_many = byte == b' ' && before == b' ';
+        before = byte;
+        !is_blank_too_many && !matches!(byte, b'\t' | b'\n' | b'\r')
+    });
+    let is_normal = text.is_empty() || (is_normal && before != b' ');
     if is_normal {
         return text;
     }
@@ -304,4 +313,28 @@ fn normalize_space(text: Cow<'_, str>) -> Cow<'_, str> {
         normal.push_str(word);
     }
     Cow::Owned(normal)
+}
+
+/// Each character of `from` becomes the one at its place in `to`, or nothing where `to` is shorter.
+fn translate(text: &str, from: &str, to: &str) -> String {
+    let mut ascii: [Option<char>; 128] = std::array::from_fn(|code| Some(code as u8 as char));
+    let mut is_mapped = [false; 128];
+    let mut others = HashMap::new();
+    let mut to = to.chars();
+    for c in from.chars() {
+        let into = to.next();
+        match is_mapped.get_mut(c as usize) {
+            // The first of several says what becomes of it.
+            Some(is_mapped) if !std::mem::replace(is_mapped, true) => ascii[c as usize] = into,
+            Some(_) => {}
+            None => {
+                others.entry(c).or_insert(into);
+            }
+        }
+    }
+    let translated = |c: char| match ascii.get(c as usize) {
+        Some(into) => *into,
+        None => others.get(&c).copied().unwrap_or(Some(c)),
+    };
+    text.chars().filter_map(translated).collect()
 }

@@ -4,7 +4,7 @@ use html5ever::LocalName;
 use memchr::memmem::Finder;
 
 use super::lexer::is_space;
-use super::plan::{Bool, Number, Predicate, Separators, Step, Test, Text};
+use super::plan::{Bool, Comparison, Number, Predicate, Separators, Step, Test, Text};
 use super::syntax::Axis;
 
 /// Appends a step to a path, as a part of the step before where the two can be walked as one.
@@ -19,6 +19,12 @@ pub(super) fn push_step(steps: &mut Vec<Step>, mut step: Step) {
     if is_bare(&step, Axis::SelfAxis) {
         return;
     }
+    // Elements without the attribute lead nowhere.
+    if let (Some(last), Axis::Attribute, Test::Name(name)) = (steps.last_mut(), step.axis, &step.test)
+        && !last.is_positional
+    {
+        last.needs_attribute.get_or_insert_with(|| name.clone());
+    }
     if let Some(last) = steps.last_mut().filter(|last| is_bare(last, Axis::DescendantOrSelf)) {
         let fused = match step.axis {
             _ if step.is_positional => None,
@@ -31,23 +37,28 @@ pub(super) fn push_step(steps: &mut Vec<Step>, mut step: Step) {
             steps.pop();
         } else if let (Axis::Child, Test::Name(name)) = (step.axis, &step.test) {
             last.test = Test::ParentOf(name.clone());
-        } else if let (Axis::Attribute, Test::Name(name)) = (step.axis, &step.test) {
-            last.test = Test::Any;
-            last.predicates.push(Predicate::Holds(Bool::HasAttribute(name.clone())));
-            last.needs_attribute = Some(name.clone());
         }
     }
     steps.push(step);
 }
 
+/// A predicate that compares `position()`, which stands on the left, with a number.
+pub(super) fn position(comparison: Comparison, number: Number) -> Predicate {
+    match (comparison, number) {
+        (Comparison::Equal, number) => at_position(number),
+        (Comparison::Less, Number::Constant(n)) => Predicate::UpTo((n.ceil() - 1.0) as usize),
+        (Comparison::LessEqual, Number::Constant(n)) => Predicate::UpTo(n as usize),
+        (comparison, number) => Predicate::Holds(Bool::Numbers(comparison, Number::Position, number)),
+    }
+}
+
 /// The predicate `[number]`.
 pub(super) fn at_position(number: Number) -> Predicate {
-    use super::plan::Comparison::Equal;
     match number {
         Number::Constant(n) if n >= 1.0 && n.fract() == 0.0 => Predicate::Nth(n as usize),
         Number::Constant(_) => Predicate::Holds(Bool::Constant(false)),
         Number::Last => Predicate::Last,
-        number => Predicate::Holds(Bool::Numbers(Equal, Number::Position, number)),
+        number => Predicate::Holds(Bool::Numbers(Comparison::Equal, Number::Position, number)),
     }
 }
 
