@@ -8,10 +8,14 @@
 //!   seconds that parsing, the first evaluation with its index, and each evaluation took;
 //! - `xpath parse PAGE …` prints how fast pages are parsed.
 
+#[path = "../tests/common/describe.rs"]
+mod describe;
+
 use std::io::Write as _;
 use std::time::Instant;
 
-use elmwood_web::xpath::{Value, XPath};
+use describe::describe;
+use elmwood_web::xpath::{XPath, XPathError};
 use elmwood_web::{Document, NodeId, NodeKind, decode};
 use serde_json::{Value as Json, json};
 
@@ -108,7 +112,7 @@ fn dump(document: &Document) -> Vec<Json> {
     std::iter::once(document.root()).chain(document.descendants(document.root())).map(node).collect()
 }
 
-fn evaluate(document: &Document, expression: &Result<XPath, elmwood_web::xpath::XPathError>) -> Json {
+fn evaluate(document: &Document, expression: &Result<XPath, XPathError>) -> Json {
     let expression = match expression {
         Ok(expression) => expression,
         Err(error) => return json!({ "refused": error.to_string() }),
@@ -127,30 +131,5 @@ fn evaluate(document: &Document, expression: &Result<XPath, elmwood_web::xpath::
         Some(Ok(value)) => json!({ "value": describe(document, &value), "secs": secs }),
         Some(Err(error)) => json!({ "error": error.to_string(), "secs": secs }),
         None => Json::Null,
-    }
-}
-
-/// Nodes as their numbers, attributes as number and name, with a checksum over all their strings.
-fn describe(document: &Document, value: &Value) -> Json {
-    match value {
-        Value::Nodes(nodes) => {
-            let mut checksum = flate2::Crc::new();
-            let mut names = Vec::new();
-            for &node in nodes.iter().filter(|node| node.id() != document.root()) {
-                let number = node.id().index();
-                checksum.update(node.text(document).as_bytes());
-                checksum.update(b"\0");
-                names.push(match node.name(document) {
-                    Some(name) if node.is_attribute() => json!(format!("{number}@{name}")),
-                    _ => json!(number),
-                });
-            }
-            json!(["nodes", names, checksum.sum()])
-        }
-        Value::Text(text) => json!(["text", text]),
-        // JSON has no NaN.
-        Value::Number(number) if number.is_finite() => json!(["number", number]),
-        Value::Number(number) => json!(["number", number.to_string()]),
-        Value::Bool(bool) => json!(["bool", bool]),
     }
 }

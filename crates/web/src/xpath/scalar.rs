@@ -323,10 +323,13 @@ fn translate(text: &str, from: &str, to: &str) -> String {
     let mut to = to.chars();
     for c in from.chars() {
         let into = to.next();
+        // The first of several says what becomes of it.
         match is_mapped.get_mut(c as usize) {
-            // The first of several says what becomes of it.
-            Some(is_mapped) if !std::mem::replace(is_mapped, true) => ascii[c as usize] = into,
-            Some(_) => {}
+            Some(is_mapped) => {
+                if !std::mem::replace(is_mapped, true) {
+                    ascii[c as usize] = into;
+                }
+            }
             None => {
                 others.entry(c).or_insert(into);
             }
