@@ -11,6 +11,7 @@ mod attribute_cap;
 mod index;
 mod sink;
 mod tree;
+mod walk;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -25,6 +26,7 @@ use html5ever::{LocalName, TokenizerResult};
 use attribute_cap::cap_attributes;
 pub(crate) use index::Index;
 use sink::{Filter, Sink};
+pub use walk::{Ancestors, Attributes, Children, Descendants};
 
 /// How large a page may become before the rest is cut or flattened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,74 +281,6 @@ impl Document {
     /// Where names occur. Made when first asked for, in one pass over the document.
     pub(crate) fn index(&self) -> &Index {
         self.index.get_or_init(|| Index::new(self))
-    }
-}
-
-/// See [`Document::children`].
-#[derive(Debug, Clone)]
-pub struct Children<'a> {
-    document: &'a Document,
-    next: Option<NodeId>,
-}
-
-impl Iterator for Children<'_> {
-    type Item = NodeId;
-
-    fn next(&mut self) -> Option<NodeId> {
-        let node = self.next?;
-        self.next = self.document.next_sibling(node);
-        Some(node)
-    }
-}
-
-/// See [`Document::descendants`].
-#[derive(Debug, Clone)]
-pub struct Descendants {
-    inner: Range<u32>,
-}
-
-impl Iterator for Descendants {
-    type Item = NodeId;
-
-    fn next(&mut self) -> Option<NodeId> {
-        self.inner.next().map(NodeId)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.size_hint()
-    }
-}
-
-/// See [`Document::ancestors`].
-#[derive(Debug, Clone)]
-pub struct Ancestors<'a> {
-    document: &'a Document,
-    next: Option<NodeId>,
-}
-
-impl Iterator for Ancestors<'_> {
-    type Item = NodeId;
-
-    fn next(&mut self) -> Option<NodeId> {
-        let node = self.next?;
-        self.next = self.document.parent(node);
-        Some(node)
-    }
-}
-
-/// See [`Document::attributes`].
-#[derive(Debug, Clone)]
-pub struct Attributes<'a> {
-    document: &'a Document,
-    inner: std::slice::Iter<'a, Attribute>,
-}
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let attribute = self.inner.next()?;
-        Some((&attribute.name, self.document.attribute_value(attribute)))
     }
 }
 

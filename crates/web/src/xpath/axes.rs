@@ -56,7 +56,7 @@ impl<'a> Walk<'a> {
         let (number, end) = (id.number(), document.end(id));
         let nothing = State::One(None);
         let state = match step.axis {
-            Axis::SelfAxis => State::One(Some(context)),
+            Axis::Itself => State::One(Some(context)),
             Axis::DescendantOrSelf if is_attribute => State::One(Some(context)),
             Axis::Parent if is_attribute => State::One(Some(id.into())),
             Axis::Parent => State::One(document.parent(id).map(Node::from)),

@@ -359,7 +359,7 @@ fn walks_in_order(step: &Step, contexts: &[Node]) -> bool {
     }
     match step.axis {
         _ if contexts.len() <= 1 => true,
-        Axis::SelfAxis | Axis::Attribute => true,
+        Axis::Itself | Axis::Attribute => true,
         Axis::Following => !step.is_positional,
         Axis::Descendant | Axis::DescendantOrSelf => {
             !step.is_positional && contexts.iter().all(|context| !context.is_attribute())

@@ -216,7 +216,7 @@ impl<'a> Parser<'a> {
 
     fn step(&mut self) -> Result<Step<'a>, XPathError> {
         if self.skip_if(Token::Dot) {
-            return Ok(Step { axis: Axis::SelfAxis, test: Test::Node, predicates: Vec::new() });
+            return Ok(Step { axis: Axis::Itself, test: Test::Node, predicates: Vec::new() });
         }
         if self.skip_if(Token::DoubleDot) {
             return Ok(Step { axis: Axis::Parent, test: Test::Node, predicates: Vec::new() });

@@ -16,7 +16,7 @@ pub(super) fn push_step(steps: &mut Vec<Step>, mut step: Step) {
     let is_bare = |step: &Step, axis| {
         step.axis == axis && matches!(step.test, Test::Node) && step.predicates.is_empty()
     };
-    if is_bare(&step, Axis::SelfAxis) {
+    if is_bare(&step, Axis::Itself) {
         return;
     }
     // Elements without the attribute lead nowhere.
@@ -29,7 +29,7 @@ pub(super) fn push_step(steps: &mut Vec<Step>, mut step: Step) {
         let fused = match step.axis {
             _ if step.is_positional => None,
             Axis::Child | Axis::Descendant => Some(Axis::Descendant),
-            Axis::SelfAxis | Axis::DescendantOrSelf => Some(Axis::DescendantOrSelf),
+            Axis::Itself | Axis::DescendantOrSelf => Some(Axis::DescendantOrSelf),
             _ => None,
         };
         if let Some(axis) = fused {

@@ -61,7 +61,7 @@ pub(super) enum Axis {
     Parent,
     Preceding,
     PrecedingSibling,
-    SelfAxis,
+    Itself,
 }
 
 impl Axis {
@@ -79,7 +79,7 @@ impl Axis {
             "parent" => Self::Parent,
             "preceding" => Self::Preceding,
             "preceding-sibling" => Self::PrecedingSibling,
-            "self" => Self::SelfAxis,
+            "self" => Self::Itself,
             _ => return None,
         })
     }
