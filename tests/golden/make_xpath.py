@@ -28,6 +28,8 @@ from lxml import etree
 HERE = Path(__file__).parent / "xpath"
 ROUNDS = 3
 N_SLOWEST = 25
+# The one name with a prefix that XPath itself knows of, by `lang()`.
+XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 class Page:
@@ -52,7 +54,9 @@ class Page:
                     built[parent].text = (built[parent].text or "") + content[0]
                 continue
             if kind == "comment":
-                node = etree.Comment(content[0].replace("--", "==").rstrip("-"))
+                node = etree.Comment()
+                # Not to the constructor, which refuses what a page may have in a comment, `--`.
+                node.text = content[0]
             else:
                 node = make(content[0])
             built[number] = node
@@ -67,7 +71,7 @@ class Page:
             # Behind `append`, so that ids are known to the document that the element is in.
             if kind == "element":
                 for name, value in content[1]:
-                    node.set(name, value)
+                    node.set(XML_LANG if name == "xml:lang" else name, value)
         # What stands before and behind `<html>`.
         at = outside.index(root)
         for node in outside[:at]:
@@ -96,7 +100,7 @@ class Page:
             return self.numbers[node]
         parent = self.numbers[node.getparent()]
         if node.is_attribute:
-            return f"{parent}@{node.attrname}"
+            return f"{parent}@{'xml:lang' if node.attrname == XML_LANG else node.attrname}"
         return self.ends[parent] if node.is_tail else parent + 1
 
 

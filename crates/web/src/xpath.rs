@@ -42,6 +42,7 @@ pub const DEFAULT_BUDGET: u64 = 50_000_000;
 /// A compiled expression, for any number of documents.
 #[derive(Debug, Clone)]
 pub struct XPath {
+    expression: String,
     plan: plan::Plan,
 }
 
@@ -55,7 +56,13 @@ impl XPath {
     /// # Source
     /// XML Path Language (XPath) 1.0, W3C Recommendation of 16 November 1999.
     pub fn compile(expression: &str) -> Result<Self, XPathError> {
-        Ok(Self { plan: lower::lower(&parser::parse(expression)?) })
+        let plan = lower::lower(&parser::parse(expression)?);
+        Ok(Self { expression: expression.to_owned(), plan })
+    }
+
+    /// The expression as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.expression
     }
 
     /// Evaluates the expression with `context` as its context node.

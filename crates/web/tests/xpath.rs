@@ -99,6 +99,32 @@ fn hostile_expressions_are_refused() {
     assert!(start.elapsed() < PATIENCE);
 }
 
+/// As deep as expressions may be, on the small stack of a test's thread.
+#[test]
+fn deep_expressions_fit_the_stack() {
+    let document = Document::parse(&"<a>x<p>".repeat(150));
+    for (open, close) in [
+        ("//p[", "]"),
+        ("//p[.//text()[1]/..][", "]"),
+        ("not(", ")"),
+        ("-(", ")"),
+        ("1 + (1 + ", ")"),
+        ("concat('a', ", ")"),
+        ("(//p)[", "][1]"),
+        ("(. | id(", "))"),
+    ] {
+        let deepest = (1..200).rev().find_map(|depth| {
+            let expression = format!("{}.{}", open.repeat(depth), close.repeat(depth));
+            Some((depth, XPath::compile(&expression).ok()?))
+        });
+        let (depth, xpath) = deepest.unwrap();
+        assert!(depth >= 30, "{open}: {depth}");
+        // What it gives does not matter, nor whether the budget ends it.
+        let _ = xpath.evaluate_within(&document, document.root(), 1_000_000);
+        let _ = xpath.clone();
+    }
+}
+
 #[test]
 fn hostile_pages_end_by_the_budget() {
     let start = Instant::now();

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("XPath, byte {position}: {reason}")]
 pub struct XPathError {
-    /// Byte of the expression at which it was noticed.
+    /// Byte of the expression at which it was noticed; 0 for [`Reason::Budget`].
     pub position: usize,
     /// What was noticed.
     pub reason: Reason,
@@ -46,7 +46,7 @@ pub enum Reason {
     #[error("`{0}` is no function of XPath 1.0")]
     Function(String),
     /// On evaluation: a function with too few or too many arguments.
-    #[error("`{name}` takes {expected} arguments, not {got}")]
+    #[error("`{name}` takes {expected}, not {got}")]
     Arguments {
         /// The function.
         name: &'static str,

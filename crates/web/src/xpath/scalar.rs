@@ -169,7 +169,13 @@ impl<'a> Evaluation<'a> {
                 self.put_back(found);
                 n_found as f64
             }
-            Number::Sum(nodes) => self.texts(nodes, context)?.into_iter().map(text_to_number).sum(),
+            Number::Sum(nodes) => {
+                // Not `sum`, which makes negative zero of nothing.
+                self.texts(nodes, context)?
+                    .into_iter()
+                    .map(text_to_number)
+                    .fold(0.0, |sum, number| sum + number)
+            }
             Number::Length(text) => {
                 let text = self.text(text, context)?;
                 self.spend(text.len() / 16)?;
