@@ -4,6 +4,7 @@
 //!   nodes and depth, so that no page overflows the stack or runs without bound;
 //! - [`decode`]: bytes to text, by byte order mark, HTTP hint, `<meta charset>`, or a guess;
 //! - [`extract`] and [`main_text`]: what a reader came for, without navigation and other furniture;
+//! - [`xpath`]: XPath 1.0 over such a tree;
 //! - [`warc`]: crawl archives, record by record, surviving the broken ones.
 //!
 //! ```
@@ -20,6 +21,7 @@ mod main_text;
 mod render;
 mod rewind;
 pub mod warc;
+pub mod xpath;
 
 pub use dom::{Ancestors, Attributes, Children, Descendants, Document, Limits, NodeId, NodeKind};
 pub use encoding::decode;
