@@ -158,7 +158,7 @@ impl AttentionCache {
         let unit_bytes = elements_of_unit(geometry.format) * self.element_bytes();
         let (key_bytes, value_bytes) = (self.key_len() * unit_bytes, self.value_len() * unit_bytes);
         let slot_scales = if self.format == CacheFormat::Int8 { slots } else { 0 };
-        let (elements, scales) = (Parts::new(&mut *self.elements), Parts::new(&mut *self.scales));
+        let (elements, scales) = (Parts::new(&mut self.elements), Parts::new(&mut self.scales));
         let grain = if 2 * new * kv * dim < SHARED { kv } else { 1 };
         cpu.threads.run_ranges(kv, grain, |heads| {
             for head in heads {
