@@ -85,31 +85,37 @@ pub(super) struct Columns<'a> {
 }
 
 impl HeadSlots<'_> {
-    /// Writes tokens to the slots from `first` on, after the last of which comes the first again.
-    pub(super) fn write<E: Element>(&mut self, isa: Isa, tokens: Columns<'_>, first: usize)
+    /// Writes `count` tokens to the slots from `first` on, after the last of which comes the first again.
+    pub(super) fn write<E: Element>(&mut self, isa: Isa, tokens: Columns<'_>, count: usize, first: usize)
     where
         for<'a> &'a [E]: Into<Values<'a>>,
     {
-        let (mut rest, mut slot) = (tokens.rows, first);
         SCRATCH.with_borrow_mut(|scratch| {
-            while !rest.is_empty() {
-                let at = slot % self.order.slots;
-                let rows;
-                (rows, rest) = rest.split_at(rest.len().min((STRETCH - at % STRETCH) * tokens.stride));
-                self.write_stretch::<E>(isa, Columns { rows, ..tokens }, at, scratch);
-                slot += rows.len() / tokens.stride;
+            let (mut done, mut slot) = (0, first);
+            while done < count {
+                let now = (STRETCH - slot % STRETCH).min(count - done);
+                let rows = &tokens.rows[done * tokens.stride..(done + now) * tokens.stride];
+                self.write_stretch::<E>(isa, Columns { rows, ..tokens }, now, slot, scratch);
+                done += now;
+                // Stretches end where the ring does.
+                slot = if slot + now == self.order.slots { 0 } else { slot + now };
             }
         });
     }
 
-    /// Writes tokens of one stretch.
-    fn write_stretch<E: Element>(&mut self, isa: Isa, tokens: Columns<'_>, slot: usize, scratch: &mut Scratch)
-    where
+    /// Writes `count` tokens of one stretch.
+    fn write_stretch<E: Element>(
+        &mut self,
+        isa: Isa,
+        tokens: Columns<'_>,
+        count: usize,
+        slot: usize,
+        scratch: &mut Scratch,
+    ) where
         for<'a> &'a [E]: Into<Values<'a>>,
     {
         let (order, dim) = (self.order, self.order.dim);
-        let len = tokens.rows.len() / tokens.stride * dim;
-        let (is_whole, are_bytes) = (len == STRETCH * dim, !self.scales.is_empty());
+        let (len, are_bytes) = (count * dim, !self.scales.is_empty());
         scratch.rows.grow(STRETCH * dim);
         let rows: &mut [E] = &mut bytemuck::cast_slice_mut(&mut scratch.rows)[..len];
         let pairs = tokens.rows.chunks_exact(tokens.stride).zip(rows.chunks_exact_mut(dim));
@@ -121,7 +127,7 @@ impl HeadSlots<'_> {
                 convert(isa, from, to);
             }
         }
-        match (is_whole, are_bytes) {
+        match (count == STRETCH, are_bytes) {
             (true, false) => {
                 let start = order.element(slot, 0) / elements_of_unit(order.geometry.format);
                 let to = &mut bytemuck::cast_slice_mut(self.elements)[start..];
@@ -162,29 +168,12 @@ impl HeadSlots<'_> {
     /// Writes rows of a stretch element by element.
     fn scatter<T: bytemuck::Pod>(&mut self, rows: &[T], slot: usize) {
         let (order, elements) = (self.order, bytemuck::cast_slice_mut::<_, T>(self.elements));
-        // All lines are asked for before the first is waited for: a token has an element or two of each.
-        for coordinate in (0..order.dim).step_by(elements_of_unit(order.geometry.format)) {
-            prefetch(&elements[order.element(slot, coordinate)]);
-        }
         for (i, row) in rows.chunks_exact(order.dim).enumerate() {
             for (coordinate, x) in row.iter().enumerate() {
                 elements[order.element(slot + i, coordinate)] = *x;
             }
         }
     }
-}
-
-/// Asks for memory that is soon to be written.
-#[inline(always)]
-fn prefetch<T>(to: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: it reads nothing.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(to).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = to;
 }
 
 /// Packs the rows of a whole stretch, the first unit of `to` being that of its first slot and coordinate.

@@ -154,7 +154,7 @@ impl AttentionCache {
         let stride = self.heads.qkv_cols();
         let new = qkv.len() / stride;
         assert!(new <= self.room(), "the cache has room for {} tokens of {new}", self.room());
-        let (geometry, slots, first) = (self.geometry, self.slots, self.len);
+        let (geometry, slots, first) = (self.geometry, self.slots, self.len % self.slots.max(1));
         let unit_bytes = elements_of_unit(geometry.format) * self.element_bytes();
         let (key_bytes, value_bytes) = (self.key_len() * unit_bytes, self.value_len() * unit_bytes);
         let slot_scales = if self.format == CacheFormat::Int8 { slots } else { 0 };
@@ -175,7 +175,7 @@ impl AttentionCache {
                     };
                     let mut to = HeadSlots { order: Order { geometry, role, dim, slots }, elements, scales };
                     let tokens = Columns { rows: qkv, stride, first: (query + part * kv + head) * dim };
-                    by_dtype!(self.format.dtype(), E => to.write::<E>(cpu.isa, tokens, first));
+                    by_dtype!(self.format.dtype(), E => to.write::<E>(cpu.isa, tokens, new, first));
                 }
             }
         });
